@@ -1,0 +1,222 @@
+//! What the decoder hands out, as Python objects: one sink for each depth.
+
+use penstock_core::chunk::{Choice, Chunk, Delta, Extra, Field, Function, Text, ToolCall};
+use penstock_core::json::Str;
+use penstock_core::stream::Sink;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyInt, PyList, PyString};
+
+use crate::classes::{CHOICE_DELTA, CHUNK, CHUNK_CHOICE, CompletionUsage, FUNCTION, TOOL_CALL};
+use crate::json;
+use crate::record::{Record, SLOTS, Shape, Slots};
+
+/// The objects that all chunks of a stream share.
+#[derive(Default)]
+pub(crate) struct Memo {
+    head: Option<[Py<PyAny>; 3]>,
+    service_tier: Option<(Vec<u8>, Py<PyAny>)>,
+    system_fingerprint: Option<(Vec<u8>, Py<PyAny>)>,
+}
+
+/// Depth "chunks".
+pub(crate) struct Chunks<'py, 'm> {
+    pub(crate) memo: &'m mut Memo,
+    pub(crate) items: Items<'py>,
+}
+
+/// Depth "text": choice 0's content.
+pub(crate) struct Texts<'py> {
+    pub(crate) items: Items<'py>,
+}
+
+/// Depth "raw": the bytes go elsewhere.
+pub(crate) struct Nothing;
+
+/// The list that a call returns, and the first thing that went wrong with it.
+pub(crate) struct Items<'py> {
+    pub(crate) list: Bound<'py, PyList>,
+    failed: Option<PyErr>,
+}
+
+impl<'py> Items<'py> {
+    pub(crate) fn new(py: Python<'py>) -> Self {
+        Self { list: PyList::empty(py), failed: None }
+    }
+
+    fn add<T: IntoPyObject<'py>>(&mut self, item: PyResult<T>) {
+        if self.failed.is_none() {
+            self.failed = item.and_then(|item| self.list.append(item)).err();
+        }
+    }
+
+    pub(crate) fn finish(self) -> PyResult<Bound<'py, PyList>> {
+        match self.failed {
+            None => Ok(self.list),
+            Some(error) => Err(error),
+        }
+    }
+}
+
+impl Sink for Nothing {
+    fn chunk(&mut self, _: &Chunk<'_>) {}
+}
+
+impl Sink for Texts<'_> {
+    fn chunk(&mut self, chunk: &Chunk<'_>) {
+        let py = self.items.list.py();
+        for choice in chunk.choices.iter().filter(|choice| choice.index == 0) {
+            if let Field::Value(text) = &choice.delta.content
+                && !text.is_empty()
+            {
+                self.items.add(Ok(text_object(py, text)));
+            }
+        }
+    }
+}
+
+impl Sink for Chunks<'_, '_> {
+    fn chunk(&mut self, chunk: &Chunk<'_>) {
+        let item = build_chunk(self.items.list.py(), chunk, self.memo);
+        self.items.add(item);
+    }
+}
+
+fn build_chunk(py: Python<'_>, chunk: &Chunk<'_>, memo: &mut Memo) -> PyResult<Py<PyAny>> {
+    let [id, created, model] = memo.head.get_or_insert_with(|| {
+        [
+            PyString::new(py, &chunk.head.id).into_any().unbind(),
+            PyInt::new(py, chunk.head.created).into_any().unbind(),
+            PyString::new(py, &chunk.head.model).into_any().unbind(),
+        ]
+    });
+    let choices = chunk.choices.iter().map(|choice| build_choice(py, choice)).collect::<PyResult<Vec<_>>>()?;
+    let usage = match chunk.usage {
+        Field::Absent => None,
+        Field::Null => Some(py.None()),
+        Field::Value(usage) => Some(CompletionUsage::build(py, usage)?),
+    };
+    let slots = [
+        Some(id.clone_ref(py)),
+        Some(intern!(py, "chat.completion.chunk").clone().into_any().unbind()),
+        Some(created.clone_ref(py)),
+        Some(model.clone_ref(py)),
+        Some(PyList::new(py, choices)?.into_any().unbind()),
+        usage,
+        remembered(py, chunk.service_tier, &mut memo.service_tier),
+        remembered(py, chunk.system_fingerprint, &mut memo.system_fingerprint),
+    ];
+    object(py, &CHUNK, slots, &chunk.extra)
+}
+
+fn build_choice(py: Python<'_>, choice: &Choice<'_>) -> PyResult<Py<PyAny>> {
+    let logprobs = match choice.logprobs {
+        Field::Absent => None,
+        Field::Null => Some(py.None()),
+        Field::Value(json) => Some(json::build_open(py, json)?),
+    };
+    let reason = match choice.finish_reason {
+        None => py.None(),
+        Some(reason) => PyString::intern(py, reason.as_str()).into_any().unbind(),
+    };
+    let mut slots = empty();
+    set(&mut slots, [
+        Some(PyInt::new(py, choice.index).into_any().unbind()),
+        Some(build_delta(py, &choice.delta)?),
+        Some(reason),
+        logprobs,
+    ]);
+    object(py, &CHUNK_CHOICE, slots, &choice.extra)
+}
+
+fn build_delta(py: Python<'_>, delta: &Delta<'_>) -> PyResult<Py<PyAny>> {
+    let text = |field: &Field<Text<'_>>| match field {
+        Field::Absent => None,
+        Field::Null => Some(py.None()),
+        Field::Value(text) => Some(text_object(py, text).into_any().unbind()),
+    };
+    let tool_calls = if delta.tool_calls.is_empty() {
+        None
+    } else {
+        let calls = delta.tool_calls.iter().map(|call| build_call(py, call)).collect::<PyResult<Vec<_>>>()?;
+        Some(PyList::new(py, calls)?.into_any().unbind())
+    };
+    let role = delta.role.map(|role| match role.raw() {
+        b"assistant" => intern!(py, "assistant").clone().into_any().unbind(),
+        _ => json::text(py, role).into_any().unbind(),
+    });
+    let slots = [
+        role,
+        text(&delta.content),
+        text(&delta.reasoning_content),
+        text(&delta.refusal),
+        tool_calls,
+        delta.function_call.as_ref().map(|function| build_function(py, function)).transpose()?,
+        delta.audio.map(|json| json::build_open(py, json)).transpose()?,
+        delta.annotations.map(|json| json::build_open(py, json)).transpose()?,
+    ];
+    object(py, &CHOICE_DELTA, slots, &delta.extra)
+}
+
+fn build_call(py: Python<'_>, call: &ToolCall<'_>) -> PyResult<Py<PyAny>> {
+    let has_function = call.function.name.is_some() || call.function.arguments.is_some();
+    let mut slots = empty();
+    set(&mut slots, [
+        call.index.map(|index| PyInt::new(py, index).into_any().unbind()),
+        call.id.as_ref().map(|id| text_object(py, id).into_any().unbind()),
+        call.kind.map(|kind| json::text(py, kind).into_any().unbind()),
+        if has_function { Some(build_function(py, &call.function)?) } else { None },
+    ]);
+    object(py, &TOOL_CALL, slots, &call.extra)
+}
+
+fn build_function(py: Python<'_>, function: &Function<'_>) -> PyResult<Py<PyAny>> {
+    let mut slots = empty();
+    set(&mut slots, [
+        function.name.map(|name| json::text(py, name).into_any().unbind()),
+        function.arguments.as_ref().map(|text| text_object(py, text).into_any().unbind()),
+    ]);
+    object(py, &FUNCTION, slots, &[])
+}
+
+fn empty() -> Slots {
+    [const { None }; SLOTS]
+}
+
+fn set<const N: usize>(slots: &mut Slots, values: [Option<Py<PyAny>>; N]) {
+    for (slot, value) in slots.iter_mut().zip(values) {
+        *slot = value;
+    }
+}
+
+fn object(py: Python<'_>, shape: &'static Shape, slots: Slots, extras: &[Extra<'_>]) -> PyResult<Py<PyAny>> {
+    let mut others = Vec::new();
+    for Extra { key, json } in extras {
+        json::add_other(&mut others, *key, json);
+    }
+    Record::new(shape, slots, json::end_others(others)).into_object(py)
+}
+
+fn text_object<'py>(py: Python<'py>, text: &Text<'_>) -> Bound<'py, PyString> {
+    match text {
+        Text::Json(text) => json::text(py, *text),
+        Text::Owned(text) => PyString::new(py, text),
+    }
+}
+
+/// A value that hardly ever changes from chunk to chunk.
+fn remembered(py: Python<'_>, field: Field<Str<'_>>, memo: &mut Option<(Vec<u8>, Py<PyAny>)>) -> Option<Py<PyAny>> {
+    let text = match field {
+        Field::Absent => return None,
+        Field::Null => return Some(py.None()),
+        Field::Value(text) => text,
+    };
+    match memo {
+        Some((bytes, object)) if bytes == text.raw() => Some(object.clone_ref(py)),
+        _ => {
+            let object = json::text(py, text).into_any().unbind();
+            *memo = Some((text.raw().to_vec(), object.clone_ref(py)));
+            Some(object)
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! `penstock._native`: penstock-core for Python. The contract is `python/penstock/_native.pyi`.
+
+mod chunks;
+mod classes;
+mod decoder;
+mod errors;
+mod events;
+mod json;
+mod record;
+
+use pyo3::prelude::*;
+
+#[pymodule(gil_used = false)]
+mod _native {
+    use pyo3::prelude::*;
+    use pyo3::types::PyTuple;
+
+    #[pymodule_export]
+    use super::classes::{
+        ChatCompletion, ChatCompletionChunk, ChatCompletionMessage, Choice, ChoiceDelta, ChunkChoice, CompletionTokensDetails,
+        CompletionUsage, Function, PromptTokensDetails, ToolCall,
+    };
+    #[pymodule_export]
+    use super::decoder::{ChunkIterator, Decoder, decode_response};
+    #[pymodule_export]
+    use super::errors::decode_error;
+    #[pymodule_export]
+    use super::events::{EventDecoder, ServerSentEvent};
+    #[pymodule_export]
+    use super::record::Record;
+
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "Python's name for it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let py = module.py();
+        let families = penstock_core::decoder::Family::ALL.map(penstock_core::decoder::Family::name);
+        module.add("FAMILIES", PyTuple::new(py, families)?)?;
+        // Every subclass comes with it.
+        py.import("collections.abc")?.getattr("Mapping")?.call_method1("register", (py.get_type::<Record>(),))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,391 @@
+//! Chunks into the complete response, losing nothing.
+
+use std::borrow::Cow;
+
+use crate::chunk::{Choice, Chunk, Delta, Extra, Field, FinishReason, Function, Head, Text, ToolCall};
+use crate::json::{Value, write_str};
+use crate::usage::Usage;
+
+#[derive(Debug, Default)]
+pub struct Assembly {
+    service_tier: Option<String>,
+    system_fingerprint: Option<String>,
+    choices: Vec<Message>,
+    extra: Extras,
+}
+
+#[derive(Debug, Default)]
+struct Message {
+    index: u32,
+    role: String,
+    content: Option<String>,
+    reasoning_content: Option<String>,
+    /// OpenAI sends a null for it with every message: then it is shown.
+    refusal: Field<String>,
+    tool_calls: Vec<Call>,
+    function_call: Option<Call>,
+    audio: Option<Value<'static>>,
+    annotations: Option<Value<'static>>,
+    extra: Extras,
+    finish_reason: Option<FinishReason>,
+    logprobs: Field<Value<'static>>,
+    choice_extra: Extras,
+}
+
+#[derive(Debug, Default)]
+struct Call {
+    id: String,
+    kind: String,
+    name: String,
+    arguments: String,
+    extra: Extras,
+}
+
+/// Fields that OpenAI's schema lacks, by name.
+type Extras = Vec<(String, Value<'static>)>;
+
+impl Assembly {
+    pub fn add(&mut self, chunk: &Chunk<'_>) {
+        for (kept, given) in [
+            (&mut self.service_tier, chunk.service_tier),
+            (&mut self.system_fingerprint, chunk.system_fingerprint),
+        ] {
+            if let Field::Value(text) = given {
+                match kept {
+                    Some(kept) if kept.as_bytes() == text.raw() => {}
+                    _ => *kept = Some(text.decode().into_owned()),
+                }
+            }
+        }
+        keep_last(&mut self.extra, &chunk.extra);
+        for choice in chunk.choices.iter() {
+            let place = self.choices.binary_search_by_key(&choice.index, |message| message.index);
+            let place = place.unwrap_or_else(|place| {
+                self.choices.insert(place, Message { index: choice.index, ..Message::default() });
+                place
+            });
+            if let Some(message) = self.choices.get_mut(place) {
+                message.add(choice);
+            }
+        }
+    }
+
+    /// Appends the response as JSON text.
+    pub fn write(&self, head: &Head, usage: Option<&Usage>, out: &mut Vec<u8>) {
+        let mut object = Object::begin(out);
+        object.text("id", &head.id);
+        object.text("object", "chat.completion");
+        object.key("created").extend_from_slice(head.created.to_string().as_bytes());
+        object.text("model", &head.model);
+        let list = object.key("choices");
+        list.push(b'[');
+        for (place, message) in self.choices.iter().enumerate() {
+            if place > 0 {
+                list.push(b',');
+            }
+            message.write(list);
+        }
+        list.push(b']');
+        if let Some(usage) = usage {
+            usage.write(object.key("usage"));
+        }
+        for (name, text) in [("service_tier", &self.service_tier), ("system_fingerprint", &self.system_fingerprint)] {
+            if let Some(text) = text {
+                object.text(name, text);
+            }
+        }
+        object.extras(&self.extra);
+        object.end();
+    }
+}
+
+impl Message {
+    fn add(&mut self, choice: &Choice<'_>) {
+        let Choice { index: _, delta, finish_reason, logprobs, extra } = choice;
+        let Delta {
+            role,
+            content,
+            reasoning_content,
+            refusal,
+            tool_calls,
+            function_call,
+            audio,
+            annotations,
+            extra: delta_extra,
+        } = delta;
+        if let Some(role) = role {
+            self.role = role.decode().into_owned();
+        }
+        append(&mut self.content, content);
+        append(&mut self.reasoning_content, reasoning_content);
+        match (&mut self.refusal, refusal) {
+            (Field::Value(whole), Field::Value(piece)) => whole.push_str(&piece.decode()),
+            (kept, Field::Value(piece)) => *kept = Field::Value(piece.decode().into_owned()),
+            (kept @ Field::Absent, Field::Null) => *kept = Field::Null,
+            _ => {}
+        }
+        for call in tool_calls.iter() {
+            let place = call.index.map_or(0, |index| index as usize);
+            while self.tool_calls.len() <= place {
+                self.tool_calls.push(Call::default());
+            }
+            if let Some(whole) = self.tool_calls.get_mut(place) {
+                whole.add(call);
+            }
+        }
+        if let Some(function) = function_call {
+            self.function_call.get_or_insert_default().add_function(function);
+        }
+        if let Some(audio) = audio.and_then(parse) {
+            let whole = self.audio.get_or_insert_with(|| Value::Object(Vec::new()));
+            merge(whole, audio, &["data", "transcript"]);
+        }
+        if let Some(annotations) = annotations.and_then(parse) {
+            merge(self.annotations.get_or_insert_with(|| Value::Array(Vec::new())), annotations, &[]);
+        }
+        if let Some(reason) = finish_reason {
+            self.finish_reason = Some(*reason);
+        }
+        match (&mut self.logprobs, logprobs) {
+            (kept @ Field::Absent, Field::Null) => *kept = Field::Null,
+            (Field::Value(whole), Field::Value(piece)) => {
+                if let Some(piece) = parse(piece) {
+                    merge(whole, piece, &[]);
+                }
+            }
+            (kept, Field::Value(piece)) => *kept = parse(piece).into(),
+            _ => {}
+        }
+        // Copies of what the deltas say.
+        let own = extra.iter().filter(|extra| !matches!(extra.key.raw(), b"message" | b"text"));
+        keep_last(&mut self.choice_extra, own);
+        for extra in delta_extra {
+            keep_pieces(&mut self.extra, extra);
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut choice = Object::begin(out);
+        choice.key("index").extend_from_slice(self.index.to_string().as_bytes());
+        let mut message = Object::begin(choice.key("message"));
+        message.text("role", &self.role);
+        message.nullable("content", self.content.as_deref());
+        if let Some(text) = &self.reasoning_content {
+            message.text("reasoning_content", text);
+        }
+        match &self.refusal {
+            Field::Absent => {}
+            Field::Null => message.nullable("refusal", None),
+            Field::Value(text) => message.text("refusal", text),
+        }
+        if !self.tool_calls.is_empty() {
+            let list = message.key("tool_calls");
+            list.push(b'[');
+            for (place, call) in self.tool_calls.iter().enumerate() {
+                if place > 0 {
+                    list.push(b',');
+                }
+                call.write(list);
+            }
+            list.push(b']');
+        }
+        if let Some(function) = &self.function_call {
+            function.write_function(message.key("function_call"));
+        }
+        for (name, value) in [("audio", &self.audio), ("annotations", &self.annotations)] {
+            if let Some(value) = value {
+                value.write(message.key(name));
+            }
+        }
+        message.extras(&self.extra);
+        message.end();
+        choice.nullable("finish_reason", self.finish_reason.map(FinishReason::as_str));
+        match &self.logprobs {
+            Field::Absent => {}
+            Field::Null => choice.nullable("logprobs", None),
+            Field::Value(value) => value.write(choice.key("logprobs")),
+        }
+        choice.extras(&self.choice_extra);
+        choice.end();
+    }
+}
+
+impl Call {
+    fn add(&mut self, call: &ToolCall<'_>) {
+        if let Some(id) = &call.id {
+            self.id = id.decode().into_owned();
+        }
+        if let Some(kind) = call.kind {
+            self.kind = kind.decode().into_owned();
+        }
+        self.add_function(&call.function);
+        for extra in &call.extra {
+            keep_pieces(&mut self.extra, extra);
+        }
+    }
+
+    fn add_function(&mut self, function: &Function<'_>) {
+        if let Some(name) = function.name {
+            self.name.push_str(&name.decode());
+        }
+        if let Some(arguments) = &function.arguments {
+            self.arguments.push_str(&arguments.decode());
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut call = Object::begin(out);
+        call.text("id", &self.id);
+        call.text("type", &self.kind);
+        // A custom tool has its own object, kept among the extras.
+        if self.kind == "function" || !self.name.is_empty() {
+            self.write_function(call.key("function"));
+        }
+        call.extras(&self.extra);
+        call.end();
+    }
+
+    fn write_function(&self, out: &mut Vec<u8>) {
+        let mut function = Object::begin(out);
+        function.text("name", &self.name);
+        function.text("arguments", &self.arguments);
+        function.end();
+    }
+}
+
+/// Writes one JSON object.
+struct Object<'o> {
+    out: &'o mut Vec<u8>,
+    first: bool,
+}
+
+impl<'o> Object<'o> {
+    fn begin(out: &'o mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self { out, first: true }
+    }
+
+    /// Writes a key; its value is the caller's to append.
+    fn key(&mut self, name: &str) -> &mut Vec<u8> {
+        if !std::mem::take(&mut self.first) {
+            self.out.push(b',');
+        }
+        write_str(self.out, name);
+        self.out.push(b':');
+        self.out
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        write_str(self.key(name), text);
+    }
+
+    fn nullable(&mut self, name: &str, text: Option<&str>) {
+        match text {
+            Some(text) => self.text(name, text),
+            None => self.key(name).extend_from_slice(b"null"),
+        }
+    }
+
+    fn extras(&mut self, extras: &Extras) {
+        for (name, value) in extras {
+            value.write(self.key(name));
+        }
+    }
+
+    fn end(self) {
+        self.out.push(b'}');
+    }
+}
+
+fn append(whole: &mut Option<String>, piece: &Field<Text<'_>>) {
+    if let Field::Value(piece) = piece {
+        whole.get_or_insert_default().push_str(&piece.decode());
+    }
+}
+
+/// The text was read as JSON once: None is for what cannot be.
+fn parse(json: &[u8]) -> Option<Value<'static>> {
+    Value::parse(json).ok().map(Value::into_owned)
+}
+
+fn set(extras: &mut Extras, name: Cow<'_, str>, value: Value<'static>) {
+    match extras.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, kept)) => *kept = value,
+        None => extras.push((name.into_owned(), value)),
+    }
+}
+
+/// What stands beside the deltas states the whole: the last value that is not null counts.
+fn keep_last<'e>(extras: &mut Extras, given: impl IntoIterator<Item = &'e Extra<'e>>) {
+    for Extra { key, json } in given {
+        let name = key.decode();
+        if matches!(&*name, "provider_id" | "provider_model") {
+            continue;
+        }
+        let known = extras.iter().any(|(known, _)| *known == name);
+        if (!known || **json != *b"null")
+            && let Some(value) = parse(json)
+        {
+            set(extras, name, value);
+        }
+    }
+}
+
+/// What stands inside a delta is a piece: lists grow and objects take up fields, of anything else the last counts.
+fn keep_pieces(extras: &mut Extras, Extra { key, json }: &Extra<'_>) {
+    let Some(piece) = parse(json) else {
+        return;
+    };
+    let name = key.decode();
+    match (extras.iter_mut().find(|(known, _)| *known == name), piece) {
+        (Some(_), Value::Null) => {}
+        (Some((_, whole)), piece) => merge(whole, piece, &["input"]),
+        (None, piece) => {
+            let mut whole = match &piece {
+                Value::Array(_) => Value::Array(Vec::new()),
+                _ => Value::Null,
+            };
+            merge(&mut whole, piece, &[]);
+            extras.push((name.into_owned(), whole));
+        }
+    }
+}
+
+/// Takes a piece into the whole. Strings of the fields in `grow` are pieces of a text too.
+fn merge(whole: &mut Value<'static>, piece: Value<'static>, grow: &[&str]) {
+    match (whole, piece) {
+        (_, Value::Null) => {}
+        (Value::Array(items), Value::Array(pieces)) => {
+            for piece in pieces {
+                match items.last_mut() {
+                    Some(last) if continues(last, &piece) => merge(last, piece, &["text", "summary", "data"]),
+                    _ => items.push(piece),
+                }
+            }
+        }
+        (whole @ Value::Object(_), Value::Object(pieces)) => {
+            for (name, piece) in pieces {
+                match (whole.get_mut(&name), piece) {
+                    (Some(Value::String(text)), Value::String(more)) if grow.contains(&&*name) => {
+                        text.to_mut().push_str(&more);
+                    }
+                    (Some(known), piece) => merge(known, piece, &[]),
+                    (None, piece) => whole.set(name, piece),
+                }
+            }
+        }
+        (whole, piece) => *whole = piece,
+    }
+}
+
+/// Whether an entry of `reasoning_details` goes on with the one before it: the same type, index and id.
+fn continues(last: &Value<'_>, piece: &Value<'_>) -> bool {
+    let reasoning = |value: &Value<'_>| {
+        value.get("type").and_then(Value::as_str).is_some_and(|kind| kind.starts_with("reasoning."))
+    };
+    let same = |name: &str| match (last.get(name), piece.get(name)) {
+        (Some(one), Some(other)) => one == other || *one == Value::Null || *other == Value::Null,
+        _ => true,
+    };
+    reasoning(last) && reasoning(piece) && last.get("type") == piece.get("type") && same("index") && same("id")
+}

@@ -1,0 +1,243 @@
+//! Framing + wire + usage: bytes in, chunks out.
+
+use std::str::FromStr;
+
+use crate::chunk::Head;
+use crate::error::{Class, Error};
+use crate::framing::{Frame, Sse};
+use crate::json::Cursor;
+use crate::stream::{Sink, Stream};
+use crate::usage::{Account, Reasoning, Usage};
+use crate::wire::chat;
+
+/// The wire families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    Chat,
+}
+
+impl Family {
+    pub const ALL: [Family; 1] = [Family::Chat];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Chat => "chat",
+        }
+    }
+}
+
+impl FromStr for Family {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|family| family.name() == name).ok_or(())
+    }
+}
+
+/// What one and the same bytes mean differently from server to server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dialect {
+    pub reasoning: Reasoning,
+    pub end: End,
+}
+
+/// What tells that a stream is whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum End {
+    /// A finish reason for every choice, or the mark that ends the stream.
+    #[default]
+    Finish,
+    /// That mark alone.
+    Done,
+    /// The end of the body, however it comes.
+    Eof,
+}
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub dialect: Dialect,
+    pub include_usage: bool,
+    pub max_event_size: usize,
+    /// Keep what [`Decoder::write_response`] needs.
+    pub keep: bool,
+    /// Stands in for what the provider does not tell.
+    pub fallback: Head,
+}
+
+/// Decodes one response body.
+#[derive(Debug)]
+pub struct Decoder {
+    family: Family,
+    framing: Sse,
+    stream: Stream,
+    end: End,
+    /// The error that ended the stream: every later call repeats it.
+    failed: Option<Error>,
+    /// No byte has come yet.
+    fresh: bool,
+}
+
+/// Counts the chunks that pass, to know whether a call has given anything.
+struct Counted<'s, S> {
+    sink: &'s mut S,
+    count: usize,
+}
+
+impl<S: Sink> Sink for Counted<'_, S> {
+    fn chunk(&mut self, chunk: &crate::chunk::Chunk<'_>) {
+        self.count += 1;
+        self.sink.chunk(chunk);
+    }
+}
+
+impl Decoder {
+    #[must_use]
+    pub fn new(family: Family, options: Options) -> Self {
+        let Options { dialect, include_usage, max_event_size, keep, fallback } = options;
+        Self {
+            family,
+            framing: Sse::new(max_event_size),
+            stream: Stream::new(fallback, include_usage, keep, Account::new(dialect.reasoning)),
+            end: dialect.end,
+            failed: None,
+            fresh: true,
+        }
+    }
+
+    /// Decodes the next bytes of the body. An error is returned once everything before it has been handed out: by this
+    /// call if it gives no chunk, else by the next one, and by all that follow.
+    pub fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<(), Error> {
+        self.guarded(sink, |decoder, sink| decoder.read(bytes, sink))
+    }
+
+    /// The end of the body.
+    pub fn finish(&mut self, sink: &mut impl Sink) -> Result<(), Error> {
+        self.guarded(sink, |decoder, sink| decoder.close(sink))
+    }
+
+    /// The best usage known so far.
+    #[must_use]
+    pub fn usage(&self) -> Option<&Usage> {
+        self.stream.usage()
+    }
+
+    /// Whether the body said that it is over. What follows is ignored.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.stream.done()
+    }
+
+    /// Appends what has come so far as one response, as JSON text; false if there is none to give.
+    pub fn write_response(&self, out: &mut Vec<u8>) -> bool {
+        self.stream.write_response(out)
+    }
+
+    fn guarded<S: Sink>(
+        &mut self,
+        sink: &mut S,
+        step: impl FnOnce(&mut Self, &mut Counted<'_, S>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let mut sink = Counted { sink, count: 0 };
+        if let Err(error) = step(self, &mut sink) {
+            self.failed = Some(error.clone());
+            if sink.count == 0 {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<(), Error> {
+        if self.fresh && !bytes.is_empty() {
+            self.fresh = false;
+            if let Some(coding) = compression(bytes) {
+                return Err(Error::new(
+                    Class::ResponseValidation,
+                    format!("expected text, got bytes compressed with {coding}: decompress the body before feeding it"),
+                ));
+            }
+        }
+        let mut input = bytes;
+        while !self.stream.done() {
+            let Some(event) = self.framing.next(&mut input)? else {
+                break;
+            };
+            step(self.family, event.frame, &mut self.stream, sink)?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, sink: &mut impl Sink) -> Result<(), Error> {
+        if !self.stream.done()
+            && let Some(event) = self.framing.finish()
+            && is_whole(event.frame.data)
+        {
+            step(self.family, event.frame, &mut self.stream, sink)?;
+        }
+        let whole = match self.end {
+            End::Finish => self.stream.finished(),
+            End::Done => false,
+            End::Eof => self.stream.begun(),
+        };
+        if whole || self.stream.done() {
+            self.stream.end(sink);
+            return Ok(());
+        }
+        let mut message = match self.stream.begun() {
+            true => "the stream ended before the completion did: no finish reason, no terminal event".to_owned(),
+            false => "the stream ended before the first event".to_owned(),
+        };
+        let stray = self.framing.stray();
+        if !stray.is_empty() {
+            message.push_str("; the body has a line that is not part of an event stream: ");
+            message.push_str(&String::from_utf8_lossy(stray));
+        }
+        Err(Error::new(Class::Connection, message))
+    }
+}
+
+fn step(family: Family, frame: Frame<'_>, stream: &mut Stream, sink: &mut impl Sink) -> Result<(), Error> {
+    match family {
+        Family::Chat => chat::frame(frame, stream, sink),
+    }
+}
+
+/// Reads a single response body, and appends the response as JSON text. Gives the usage it has.
+pub fn decode_response(
+    family: Family,
+    dialect: Dialect,
+    fallback: Head,
+    body: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<Option<Usage>, Error> {
+    struct Nowhere;
+    impl Sink for Nowhere {
+        fn chunk(&mut self, _: &crate::chunk::Chunk<'_>) {}
+    }
+    let mut stream = Stream::new(fallback, false, true, Account::new(dialect.reasoning));
+    match family {
+        Family::Chat => chat::body(body, &mut stream, &mut Nowhere)?,
+    }
+    stream.write_response(out);
+    Ok(stream.usage().cloned())
+}
+
+/// One JSON document from end to end, or the mark that ends a stream.
+fn is_whole(data: &[u8]) -> bool {
+    let mut cursor = Cursor::new(data);
+    data.starts_with(b"[DONE]") || (cursor.skip().is_ok() && cursor.end().is_ok())
+}
+
+fn compression(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0x1F, 0x8B, ..] => Some("gzip"),
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => Some("zstd"),
+        // A zlib header is a multiple of 31; 0x78 is `x`, which starts no field that servers send.
+        [0x78, flags @ (0x01 | 0x5E | 0x9C | 0xDA), ..] if (0x7800 + u32::from(*flags)) % 31 == 0 => Some("deflate"),
+        _ => None,
+    }
+}

@@ -1,0 +1,142 @@
+use std::borrow::Cow;
+
+/// A JSON string as it stands between its quotes. Its syntax has been checked, its UTF-8 has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Str<'a> {
+    raw: &'a [u8],
+    escaped: bool,
+}
+
+impl<'a> Str<'a> {
+    pub(super) fn new(raw: &'a [u8], escaped: bool) -> Self {
+        Self { raw, escaped }
+    }
+
+    /// A string that needs no escapes, such as a name that this crate gives.
+    #[must_use]
+    pub fn plain(text: &'a str) -> Self {
+        debug_assert!(!text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\'));
+        Self { raw: text.as_bytes(), escaped: false }
+    }
+
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.raw.is_empty()
+    }
+
+    /// The bytes between the quotes, escapes and all.
+    #[must_use]
+    pub fn raw(self) -> &'a [u8] {
+        self.raw
+    }
+
+    /// The bytes to decode as UTF-8, if no escape stands in the way.
+    #[must_use]
+    pub fn unescaped(self) -> Option<&'a [u8]> {
+        (!self.escaped).then_some(self.raw)
+    }
+
+    /// The bytes meant, for comparing with names.
+    #[must_use]
+    pub fn bytes(self) -> Cow<'a, [u8]> {
+        if !self.escaped {
+            return Cow::Borrowed(self.raw);
+        }
+        match self.decode() {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        }
+    }
+
+    /// The text; invalid UTF-8 and lone surrogates become U+FFFD.
+    #[must_use]
+    pub fn decode(self) -> Cow<'a, str> {
+        if !self.escaped {
+            return String::from_utf8_lossy(self.raw);
+        }
+        let mut text = String::with_capacity(self.raw.len());
+        if self.unescape(None, &mut text).is_some() {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+        Cow::Owned(text)
+    }
+
+    /// Appends the text to `out`. `high` is a high surrogate that the text before ended with; one that this text ends
+    /// with is returned, for its other half may follow in the next piece.
+    pub fn unescape(self, high: Option<u16>, out: &mut String) -> Option<u16> {
+        let mut high = high;
+        let mut rest = self.raw;
+        loop {
+            let plain = memchr::memchr(b'\\', rest).unwrap_or(rest.len());
+            let (before, after) = rest.split_at_checked(plain).unwrap_or((rest, &[]));
+            if !before.is_empty() {
+                flush(&mut high, out);
+                out.push_str(&String::from_utf8_lossy(before));
+            }
+            let [b'\\', escape, after @ ..] = after else {
+                return high;
+            };
+            rest = after;
+            let literal = match escape {
+                b'b' => '\u{8}',
+                b'f' => '\u{c}',
+                b'n' => '\n',
+                b'r' => '\r',
+                b't' => '\t',
+                b'u' => {
+                    let (digits, after) = rest.split_at_checked(4).unwrap_or((rest, &[]));
+                    rest = after;
+                    let unit = digits.iter().fold(0, |unit, digit| unit << 4 | hex(*digit));
+                    match (high, unit) {
+                        (_, 0xD800..=0xDBFF) => {
+                            flush(&mut high, out);
+                            high = Some(unit);
+                            continue;
+                        }
+                        (Some(lead), 0xDC00..=0xDFFF) => {
+                            high = None;
+                            let scalar = 0x10000 + (u32::from(lead - 0xD800) << 10) + u32::from(unit - 0xDC00);
+                            char::from_u32(scalar).unwrap_or(char::REPLACEMENT_CHARACTER)
+                        }
+                        _ => char::from_u32(u32::from(unit)).unwrap_or(char::REPLACEMENT_CHARACTER),
+                    }
+                }
+                other => char::from(*other),
+            };
+            flush(&mut high, out);
+            out.push(literal);
+        }
+    }
+}
+
+fn flush(high: &mut Option<u16>, out: &mut String) {
+    if high.take().is_some() {
+        out.push(char::REPLACEMENT_CHARACTER);
+    }
+}
+
+fn hex(digit: u8) -> u16 {
+    char::from(digit).to_digit(16).and_then(|value| u16::try_from(value).ok()).unwrap_or(0)
+}
+
+/// Appends `text` as a JSON string, quotes included.
+pub fn write_str(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    for byte in text.bytes() {
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0..0x20 => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                out.extend_from_slice(b"\\u00");
+                out.extend(HEX.get(usize::from(byte >> 4)));
+                out.extend(HEX.get(usize::from(byte & 15)));
+            }
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'"');
+}

@@ -1,0 +1,334 @@
+//! The rules that every stream obeys, whatever wire it came on: one identity, one role, one finish reason, tool calls
+//! counted from 0, whole characters, one usage at the end.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::assemble::Assembly;
+use crate::chunk::{Choice, Chunk, Extra, Extras, Field, FinishReason, Head, Text, ToolCall};
+use crate::few::Few;
+use crate::json::{Str, write_str};
+use crate::usage::{Account, Usage};
+
+/// Takes the chunks of a decoder, in order, each while the frame it came in is still there.
+pub trait Sink {
+    fn chunk(&mut self, chunk: &Chunk<'_>);
+}
+
+/// One event as a wire reads it: OpenAI-shaped, with the provider's own values.
+#[derive(Debug, Default)]
+pub struct Incoming<'a> {
+    pub id: Option<Str<'a>>,
+    pub created: Option<i64>,
+    pub model: Option<Str<'a>>,
+    pub service_tier: Field<Str<'a>>,
+    pub system_fingerprint: Field<Str<'a>>,
+    pub choices: Few<Choice<'a>>,
+    pub extra: Extras<'a>,
+}
+
+#[derive(Debug)]
+pub struct Stream {
+    /// The first event's identity, for all chunks; until then what stands in for values that the event lacks.
+    head: Head,
+    begun: bool,
+    include_usage: bool,
+    choices: Few<ChoiceState>,
+    /// Extra fields by name and last value, hashed: an event that only repeats them is no news.
+    known: Vec<(u64, u64)>,
+    account: Account,
+    assembly: Option<Assembly>,
+    done: bool,
+}
+
+#[derive(Debug, Default)]
+struct ChoiceState {
+    index: u32,
+    begun: bool,
+    finished: bool,
+    /// A high surrogate that the last piece of content, reasoning or refusal ended with.
+    halves: [Option<u16>; 3],
+    calls: Vec<CallState>,
+}
+
+#[derive(Debug, Default)]
+struct CallState {
+    /// The index that the provider gives it.
+    index: Option<u32>,
+    id: String,
+    named: bool,
+    half: Option<u16>,
+}
+
+impl Stream {
+    /// `fallback` is the identity for what the provider does not tell.
+    #[must_use]
+    pub fn new(fallback: Head, include_usage: bool, keep: bool, account: Account) -> Self {
+        Self {
+            head: fallback,
+            begun: false,
+            include_usage,
+            choices: Few::default(),
+            known: Vec::new(),
+            account,
+            assembly: keep.then(Assembly::default),
+            done: false,
+        }
+    }
+
+    pub fn account(&mut self) -> &mut Account {
+        &mut self.account
+    }
+
+    #[must_use]
+    pub fn usage(&self) -> Option<&Usage> {
+        self.account.usage()
+    }
+
+    /// Whether an event has come.
+    #[must_use]
+    pub fn begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Whether the body said that it is over.
+    #[must_use]
+    pub fn done(&self) -> bool {
+        self.done
+    }
+
+    /// Whether every choice seen has its finish reason.
+    #[must_use]
+    pub fn finished(&self) -> bool {
+        !self.choices.is_empty() && self.choices.iter().all(|choice| choice.finished)
+    }
+
+    /// Brings an event into shape and hands it out, unless it says nothing new.
+    pub fn push(&mut self, event: Incoming<'_>, sink: &mut impl Sink) {
+        let Incoming { id, created, model, service_tier, system_fingerprint, mut choices, mut extra } = event;
+        let mut news = false;
+        self.identify(id, created, model, &mut extra);
+        for Extra { key, json } in &extra {
+            news |= self.is_news(0, *key, json);
+        }
+        for choice in choices.iter_mut() {
+            news |= self.settle(choice);
+        }
+        if news {
+            let usage = if self.include_usage { Field::Null } else { Field::Absent };
+            self.emit(service_tier, system_fingerprint, choices, usage, extra, sink);
+        }
+    }
+
+    /// The end of the stream, as it should be: the usage chunk, if it was asked for.
+    pub fn end(&mut self, sink: &mut impl Sink) {
+        if self.done {
+            return;
+        }
+        self.done = true;
+        self.account.close();
+        if self.include_usage {
+            let usage = self.account.usage().cloned();
+            self.emit(Field::Absent, Field::Absent, Few::default(), usage.as_ref().into(), Vec::new(), sink);
+        }
+    }
+
+    /// Appends what has come so far as one response; false where none is kept or nothing came.
+    pub fn write_response(&self, out: &mut Vec<u8>) -> bool {
+        match &self.assembly {
+            Some(assembly) if self.begun => {
+                assembly.write(&self.head, self.account.usage(), out);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn emit<'a>(
+        &mut self,
+        service_tier: Field<Str<'a>>,
+        system_fingerprint: Field<Str<'a>>,
+        choices: Few<Choice<'a>>,
+        usage: Field<&'a Usage>,
+        extra: Extras<'a>,
+        sink: &mut impl Sink,
+    ) {
+        let chunk = Chunk { head: &self.head, service_tier, system_fingerprint, choices, usage, extra };
+        if let Some(assembly) = &mut self.assembly {
+            assembly.add(&chunk);
+        }
+        sink.chunk(&chunk);
+    }
+
+    /// The first event says who answers; what later ones say otherwise becomes `provider_id` and `provider_model`.
+    fn identify<'a>(
+        &mut self,
+        id: Option<Str<'a>>,
+        created: Option<i64>,
+        model: Option<Str<'a>>,
+        extra: &mut Extras<'a>,
+    ) {
+        let id = id.filter(|id| !id.is_empty());
+        let model = model.filter(|model| !model.is_empty());
+        if !self.begun {
+            self.begun = true;
+            if let Some(id) = id {
+                self.head.id = id.decode().into_owned();
+            }
+            if let Some(model) = model {
+                self.head.model = model.decode().into_owned();
+            }
+            if let Some(created) = created.filter(|created| *created > 0) {
+                self.head.created = created;
+            }
+            return;
+        }
+        for (name, given, ours) in [("provider_id", id, &self.head.id), ("provider_model", model, &self.head.model)] {
+            if let Some(given) = given
+                && given.raw() != ours.as_bytes()
+                && *given.decode() != **ours
+            {
+                let mut json = Vec::new();
+                write_str(&mut json, &given.decode());
+                // Not news by itself: it is passed over by `is_news`.
+                extra.push(Extra { key: Str::plain(name), json: json.into() });
+            }
+        }
+    }
+
+    /// Whether this value of an extra field differs from the last one seen in its place.
+    fn is_news(&mut self, place: u32, key: Str<'_>, json: &[u8]) -> bool {
+        if matches!(json, b"null" | b"{}" | b"[]" | b"\"\"") || key.raw().starts_with(b"provider_") {
+            return false;
+        }
+        let mut hasher = DefaultHasher::new();
+        (place, key.raw()).hash(&mut hasher);
+        let name = hasher.finish();
+        json.hash(&mut hasher);
+        let value = hasher.finish();
+        match self.known.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => std::mem::replace(known, value) != value,
+            None => {
+                self.known.push((name, value));
+                true
+            }
+        }
+    }
+
+    /// Applies the rules to one choice; false if it says nothing new.
+    fn settle(&mut self, choice: &mut Choice<'_>) -> bool {
+        let mut news = false;
+        for Extra { key, json } in &choice.extra {
+            news |= self.is_news(1 + 2 * choice.index, *key, json);
+        }
+        for Extra { key, json } in &choice.delta.extra {
+            news |= self.is_news(2 + 2 * choice.index, *key, json);
+        }
+        if !self.choices.iter().any(|state| state.index == choice.index) {
+            self.choices.push(ChoiceState { index: choice.index, ..ChoiceState::default() });
+        }
+        let Some(state) = self.choices.iter_mut().find(|state| state.index == choice.index) else {
+            return news;
+        };
+        let delta = &mut choice.delta;
+        if state.begun {
+            delta.role = None;
+        } else {
+            state.begun = true;
+            news = true;
+            delta.role = delta.role.filter(|role| !role.is_empty()).or(Some(Str::plain("assistant")));
+        }
+        for call in delta.tool_calls.iter_mut() {
+            news |= state.settle_call(call, &self.head.id);
+        }
+        if state.finished {
+            choice.finish_reason = None;
+        } else if let Some(reason) = &mut choice.finish_reason {
+            state.finished = true;
+            news = true;
+            if *reason == FinishReason::Stop && !state.calls.is_empty() {
+                *reason = FinishReason::ToolCalls;
+            }
+        }
+        let last = choice.finish_reason.is_some();
+        let [content, reasoning, refusal] = &mut state.halves;
+        news |= settle_text(&mut delta.content, content, last);
+        news |= settle_text(&mut delta.reasoning_content, reasoning, last);
+        news |= settle_text(&mut delta.refusal, refusal, last);
+        news | delta.function_call.is_some()
+            | delta.audio.is_some()
+            | delta.annotations.is_some()
+            | matches!(choice.logprobs, Field::Value(_))
+    }
+}
+
+impl ChoiceState {
+    /// Finds the call that a piece belongs to, and leaves in the piece what is new of it.
+    fn settle_call(&mut self, call: &mut ToolCall<'_>, stream_id: &str) -> bool {
+        let id = call.id.take().filter(|id| !id.is_empty());
+        let given = id.as_ref().map(Text::decode);
+        let same_id = |state: &CallState| given.as_ref().is_none_or(|id| state.id.is_empty() || state.id == **id);
+        let found = match (call.index, &given) {
+            (Some(index), _) => self.calls.iter().rposition(|state| state.index == Some(index) && same_id(state)),
+            (None, Some(id)) => self.calls.iter().rposition(|state| state.id == **id),
+            (None, None) => self.calls.len().checked_sub(1),
+        };
+        let place = found.unwrap_or_else(|| {
+            self.calls.push(CallState { index: call.index, ..CallState::default() });
+            self.calls.len() - 1
+        });
+        let Some(state) = self.calls.get_mut(place) else {
+            return false;
+        };
+        let name = call.function.name.take().filter(|name| !name.is_empty() && !state.named);
+        if state.id.is_empty() {
+            if let Some(id) = given {
+                state.id = id.into_owned();
+            } else if name.is_some() {
+                // A call needs an id to be answered by; the provider gave none.
+                let tail = stream_id.rsplit('-').next().unwrap_or(stream_id);
+                state.id = format!("call_{}_{tail}_{place}", self.index);
+            }
+            call.id = (!state.id.is_empty()).then(|| Text::Owned(state.id.clone()));
+        }
+        call.index = u32::try_from(place).ok();
+        call.kind = match found {
+            None => call.kind.filter(|kind| !kind.is_empty()).or(Some(Str::plain("function"))),
+            Some(_) => None,
+        };
+        state.named |= name.is_some();
+        call.function.name = name;
+        let mut arguments = Field::from(call.function.arguments.take());
+        let grown = settle_text(&mut arguments, &mut state.half, false);
+        call.function.arguments = match arguments.value() {
+            None if found.is_none() => Some(Text::Owned(String::new())),
+            arguments => arguments,
+        };
+        grown || found.is_none() || call.id.is_some() || call.function.name.is_some() || !call.extra.is_empty()
+    }
+}
+
+/// Joins a surrogate pair that was cut between two pieces of a text; false if the piece is empty.
+fn settle_text(text: &mut Field<Text<'_>>, half: &mut Option<u16>, last: bool) -> bool {
+    match text {
+        Field::Value(Text::Json(piece)) if half.is_some() || piece.unescaped().is_none() => {
+            let mut whole = String::with_capacity(piece.raw().len());
+            // An empty piece says nothing about the half before it.
+            if !piece.is_empty() {
+                *half = piece.unescape(half.take(), &mut whole);
+            }
+            *text = Field::Value(Text::Owned(whole));
+        }
+        Field::Value(_) => {}
+        _ if last && half.is_some() => *text = Field::Value(Text::Owned(String::new())),
+        _ => return false,
+    }
+    let Field::Value(piece) = text else {
+        return false;
+    };
+    if last && half.take().is_some() {
+        let mut whole = piece.decode().into_owned();
+        whole.push(char::REPLACEMENT_CHARACTER);
+        *piece = Text::Owned(whole);
+    }
+    !piece.is_empty()
+}

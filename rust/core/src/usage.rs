@@ -1,0 +1,293 @@
+//! One normalised usage per stream: how reports are read, which of them wins, and what they add up to.
+
+use crate::json::{Cursor, Kind, Result, Str, write_str};
+
+/// Whether reasoning tokens are a part of the completion tokens that a server reports, or come beside them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Reasoning {
+    #[default]
+    Inside,
+    Beside,
+}
+
+/// The counts of one report, normalised: every detail is a part of its parent, and the total is their sum. None is
+/// unknown, which is not 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub prompt: Option<u64>,
+    pub completion: Option<u64>,
+    /// As reported; not part of the normalised object, which adds up.
+    pub reported_total: Option<u64>,
+    pub cached: Option<u64>,
+    pub cache_write: Option<u64>,
+    pub prompt_audio: Option<u64>,
+    pub reasoning: Option<u64>,
+    pub completion_audio: Option<u64>,
+    pub accepted_prediction: Option<u64>,
+    pub rejected_prediction: Option<u64>,
+}
+
+impl Counts {
+    #[must_use]
+    pub fn total(&self) -> Option<u64> {
+        Some(self.prompt?.saturating_add(self.completion?))
+    }
+
+    fn all(&self) -> [Option<u64>; 10] {
+        [
+            self.prompt,
+            self.completion,
+            self.reported_total,
+            self.cached,
+            self.cache_write,
+            self.prompt_audio,
+            self.reasoning,
+            self.completion_audio,
+            self.accepted_prediction,
+            self.rejected_prediction,
+        ]
+    }
+
+    /// Null and `{}` are not reports, and neither is an object without a count.
+    #[must_use]
+    pub fn is_report(&self) -> bool {
+        self.all().iter().any(Option::is_some)
+    }
+
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        self.all().iter().all(|count| count.is_none_or(|count| count == 0))
+    }
+
+    /// Brings an OpenAI-shaped report to the target's invariants.
+    fn settle(mut self, reasoning: Reasoning) -> Self {
+        if let (Some(prompt), Some(completion), Some(thought), Some(total)) =
+            (self.prompt, self.completion, self.reasoning, self.reported_total)
+        {
+            let sum = prompt.saturating_add(completion);
+            if total != sum && total == sum.saturating_add(thought) {
+                self.completion = Some(completion.saturating_add(thought));
+            }
+        }
+        if let Some(prompt) = self.prompt {
+            let cache = self.cached.unwrap_or(0).saturating_add(self.cache_write.unwrap_or(0));
+            if cache > prompt {
+                self.prompt = Some(prompt.saturating_add(cache));
+            }
+        }
+        if let (Some(completion), Some(thought)) = (self.completion, self.reasoning)
+            && thought > completion
+        {
+            match reasoning {
+                Reasoning::Inside => self.reasoning = Some(completion),
+                Reasoning::Beside => self.completion = Some(completion.saturating_add(thought)),
+            }
+        }
+        self
+    }
+}
+
+/// The usage of a completion, with where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    pub counts: Counts,
+    /// The provider's final word was seen.
+    pub complete: bool,
+    /// The provider's own object, as JSON text.
+    pub raw: Vec<u8>,
+}
+
+/// The fields of the target and those that mean the same elsewhere: they are said by the counts.
+const SAID: [&[u8]; 5] =
+    [b"prompt_tokens", b"completion_tokens", b"total_tokens", b"prompt_tokens_details", b"completion_tokens_details"];
+
+impl Usage {
+    /// Appends the normalised object as JSON text. What the provider says beyond the counts stays in it.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let counts = &self.counts;
+        out.push(b'{');
+        write_counts(
+            out,
+            &[
+                ("prompt_tokens", counts.prompt),
+                ("completion_tokens", counts.completion),
+                ("total_tokens", counts.total()),
+            ],
+        );
+        let prompt = [
+            ("cached_tokens", counts.cached),
+            ("cache_write_tokens", counts.cache_write),
+            ("audio_tokens", counts.prompt_audio),
+        ];
+        let completion = [
+            ("reasoning_tokens", counts.reasoning),
+            ("audio_tokens", counts.completion_audio),
+            ("accepted_prediction_tokens", counts.accepted_prediction),
+            ("rejected_prediction_tokens", counts.rejected_prediction),
+        ];
+        self.write_details(out, "prompt_tokens_details", &prompt);
+        self.write_details(out, "completion_tokens_details", &completion);
+        write_others(out, &self.raw, &|key| SAID.contains(&key));
+        out.push(b'}');
+    }
+
+    fn write_details(&self, out: &mut Vec<u8>, name: &'static str, counts: &[(&'static str, Option<u64>)]) {
+        let reported = field(&self.raw, name.as_bytes()).filter(|json| json.first() == Some(&b'{'));
+        if reported.is_none() && counts.iter().all(|(_, count)| count.is_none()) {
+            return;
+        }
+        begin(out, Str::plain(name));
+        out.push(b'{');
+        write_counts(out, counts);
+        write_others(out, reported.unwrap_or_default(), &|key| counts.iter().any(|(name, _)| name.as_bytes() == key));
+        out.push(b'}');
+    }
+}
+
+/// Appends a comma where one is due, and the key.
+fn begin(out: &mut Vec<u8>, key: Str<'_>) {
+    if !matches!(out.last(), Some(b'{')) {
+        out.push(b',');
+    }
+    write_str(out, &key.decode());
+    out.push(b':');
+}
+
+fn write_counts(out: &mut Vec<u8>, counts: &[(&'static str, Option<u64>)]) {
+    for (name, count) in counts {
+        if let Some(count) = count {
+            begin(out, Str::plain(name));
+            out.extend_from_slice(count.to_string().as_bytes());
+        }
+    }
+}
+
+/// Appends the fields of the object `json` that `said` does not know.
+fn write_others(out: &mut Vec<u8>, json: &[u8], said: &dyn Fn(&[u8]) -> bool) {
+    // The text was read as JSON when the report came in: this cannot fail.
+    let _ = Cursor::new(json).object(|cursor, key| {
+        let value = cursor.skip()?;
+        if !said(&key.bytes()) {
+            begin(out, key);
+            out.extend_from_slice(value);
+        }
+        Ok(())
+    });
+}
+
+fn field<'a>(json: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut found = None;
+    let _ = Cursor::new(json).object(|cursor, key| {
+        let value = cursor.skip()?;
+        if *key.bytes() == *name {
+            found = Some(value);
+        }
+        Ok(())
+    });
+    found
+}
+
+/// How the reports of one stream combine: the last one wins as a whole, but zeros never replace counts.
+#[derive(Debug, Default)]
+pub struct Account {
+    reasoning: Reasoning,
+    usage: Option<Usage>,
+}
+
+impl Account {
+    #[must_use]
+    pub fn new(reasoning: Reasoning) -> Self {
+        Self { reasoning, usage: None }
+    }
+
+    /// Takes one report, read from `raw`. `last_word` says that the provider will not correct it.
+    /// False where it is no report and changes nothing.
+    pub fn report(&mut self, counts: Counts, raw: &[u8], last_word: bool) -> bool {
+        if !counts.is_report() {
+            return false;
+        }
+        if let Some(usage) = &mut self.usage
+            && counts.is_zero()
+            && !usage.counts.is_zero()
+        {
+            usage.complete |= last_word;
+            return true;
+        }
+        let counts = counts.settle(self.reasoning);
+        self.usage = Some(Usage { counts, complete: last_word, raw: raw.to_vec() });
+        true
+    }
+
+    /// The stream has come to its end: what was reported stands.
+    pub fn close(&mut self) {
+        if let Some(usage) = &mut self.usage {
+            usage.complete = true;
+        }
+    }
+
+    #[must_use]
+    pub fn usage(&self) -> Option<&Usage> {
+        self.usage.as_ref()
+    }
+}
+
+/// Reads an OpenAI-shaped usage object, with the other places where compatible servers put the same counts.
+pub fn openai_counts(json: &[u8]) -> Result<Counts> {
+    let mut counts = Counts::default();
+    // Other places count only where the usual one is silent, so they wait until the object has been read.
+    let mut cached_elsewhere = [None; 4];
+    let [top, prompt_details_elsewhere, hit, read] = &mut cached_elsewhere;
+    let mut written_elsewhere = None;
+    let mut reasoning_elsewhere = None;
+    let mut cursor = Cursor::new(json);
+    cursor.object(|cursor, key| {
+        match &*key.bytes() {
+            b"prompt_tokens" => counts.prompt = count(cursor)?,
+            b"completion_tokens" => counts.completion = count(cursor)?,
+            b"total_tokens" => counts.reported_total = count(cursor)?,
+            b"prompt_tokens_details" if cursor.kind()? == Kind::Object => cursor.object(|cursor, key| {
+                match &*key.bytes() {
+                    b"cached_tokens" => counts.cached = count(cursor)?,
+                    b"cache_write_tokens" => counts.cache_write = count(cursor)?,
+                    b"cache_creation_input_tokens" => written_elsewhere = count(cursor)?,
+                    b"audio_tokens" => counts.prompt_audio = count(cursor)?,
+                    _ => _ = cursor.skip()?,
+                }
+                Ok(())
+            })?,
+            b"completion_tokens_details" if cursor.kind()? == Kind::Object => cursor.object(|cursor, key| {
+                match &*key.bytes() {
+                    b"reasoning_tokens" => counts.reasoning = count(cursor)?,
+                    b"audio_tokens" => counts.completion_audio = count(cursor)?,
+                    b"accepted_prediction_tokens" => counts.accepted_prediction = count(cursor)?,
+                    b"rejected_prediction_tokens" => counts.rejected_prediction = count(cursor)?,
+                    _ => _ = cursor.skip()?,
+                }
+                Ok(())
+            })?,
+            b"prompt_token_details" if cursor.kind()? == Kind::Object => cursor.object(|cursor, key| {
+                match &*key.bytes() {
+                    b"cached_tokens" => *prompt_details_elsewhere = count(cursor)?,
+                    _ => _ = cursor.skip()?,
+                }
+                Ok(())
+            })?,
+            b"cached_tokens" | b"num_cached_tokens" => *top = count(cursor)?.or(*top),
+            b"prompt_cache_hit_tokens" => *hit = count(cursor)?,
+            b"cache_read_input_tokens" => *read = count(cursor)?,
+            b"cache_creation_input_tokens" => written_elsewhere = count(cursor)?.or(written_elsewhere),
+            b"reasoning_tokens" => reasoning_elsewhere = count(cursor)?,
+            _ => _ = cursor.skip()?,
+        }
+        Ok(())
+    })?;
+    counts.cached = cached_elsewhere.into_iter().fold(counts.cached, Option::or);
+    counts.cache_write = counts.cache_write.or(written_elsewhere);
+    counts.reasoning = counts.reasoning.or(reasoning_elsewhere);
+    Ok(counts)
+}
+
+/// A count: a number of 0 or more; anything else is none.
+pub fn count(cursor: &mut Cursor<'_>) -> Result<Option<u64>> {
+    Ok(cursor.number_or_skip()?.and_then(|number| u64::try_from(number.as_i64()).ok()))
+}

@@ -1,0 +1,442 @@
+//! OpenAI's Chat Completions and the dialects of the servers that are compatible with it.
+//!
+//! Any of their quirks may show up behind any gateway, so all are understood at once; only what one and the same
+//! bytes mean differently from server to server is a [`Dialect`](crate::decoder::Dialect).
+
+use super::error_body;
+use crate::chunk::{Choice, Delta, Extra, Extras, Field, FinishReason, Function, Text, ToolCall};
+use crate::error::{Class, Error};
+use crate::framing::Frame;
+use crate::json::{Cursor, JsonError, Kind, Str, Value, write_str};
+use crate::stream::{Incoming, Sink, Stream};
+use crate::usage::{self, Counts};
+
+type Result<T> = std::result::Result<T, JsonError>;
+
+/// Filler that hides the length of a chunk: nobody's data.
+const FILLER: [&[u8]; 2] = [b"obfuscation", b"p"];
+
+/// One event of a stream.
+pub(crate) fn frame(frame: Frame<'_>, stream: &mut Stream, sink: &mut impl Sink) -> std::result::Result<(), Error> {
+    if frame.data.starts_with(b"[DONE]") {
+        stream.end(sink);
+        return Ok(());
+    }
+    if frame.data.iter().all(u8::is_ascii_whitespace) {
+        return Ok(());
+    }
+    let document = read(frame.data).map_err(|error| match frame.name {
+        // An error event may be prose.
+        b"error" => Error::new(Class::InternalServer, String::from_utf8_lossy(frame.data)),
+        _ => Error::invalid_json(error, frame.data),
+    })?;
+    accept(document, frame.data, frame.name == b"error", stream, sink)
+}
+
+/// A single response: the one chunk that says it all.
+pub(crate) fn body(body: &[u8], stream: &mut Stream, sink: &mut impl Sink) -> std::result::Result<(), Error> {
+    let document = read(body).map_err(|error| Error::invalid_json(error, body))?;
+    if !document.is_completion && document.error.is_none() {
+        let start = String::from_utf8_lossy(body.get(..body.len().min(200)).unwrap_or_default());
+        return Err(Error::new(
+            Class::ResponseValidation,
+            format!("expected a chat completion with `choices`, got {start:?}"),
+        ));
+    }
+    accept(document, body, false, stream, sink)?;
+    stream.end(sink);
+    Ok(())
+}
+
+/// A document, read but not yet judged.
+#[derive(Default)]
+struct Document<'a> {
+    event: Incoming<'a>,
+    is_completion: bool,
+    usage: Option<&'a [u8]>,
+    /// Where other servers put it: in `x_groq`, in a choice, as `timings`.
+    usage_elsewhere: Option<&'a [u8]>,
+    timings: Option<&'a [u8]>,
+    error: Option<&'a [u8]>,
+    /// A finish reason that means failure.
+    failure: Option<Str<'a>>,
+}
+
+fn accept(
+    document: Document<'_>,
+    data: &[u8],
+    is_error: bool,
+    stream: &mut Stream,
+    sink: &mut impl Sink,
+) -> std::result::Result<(), Error> {
+    let no_choices = document.event.choices.is_empty();
+    let failed = is_error || document.error.is_some();
+    if document.is_completion {
+        stream.push(document.event, sink);
+    }
+    let last_word = no_choices || failed || stream.finished();
+    let invalid = |error| Error::invalid_json(error, data);
+    if let Some(raw) = document.usage.or(document.usage_elsewhere) {
+        let counts = usage::openai_counts(raw).map_err(invalid)?;
+        stream.account().report(counts, raw, last_word);
+    } else if let Some(raw) = document.timings
+        && stream.usage().is_none()
+    {
+        let counts = timings_counts(raw).map_err(invalid)?;
+        stream.account().report(counts, raw, last_word);
+    }
+    if failed {
+        let value = Value::parse(data).map_err(invalid)?;
+        return Err(error_body::from_value(None, &value, data));
+    }
+    if let Some(reason) = document.failure {
+        return Err(Error::new(
+            Class::InternalServer,
+            format!("the provider ended its answer with finish_reason {:?}", reason.decode()),
+        ));
+    }
+    Ok(())
+}
+
+fn read(data: &[u8]) -> Result<Document<'_>> {
+    let mut document = Document::default();
+    let event = &mut document.event;
+    // Of these two the document must have neither for a `message` or `detail` at its top to be an error.
+    let mut plain_error = None;
+    let mut cursor = Cursor::new(data);
+    cursor.object(|cursor, key| {
+        match &*key.bytes() {
+            b"id" => event.id = cursor.string_or_skip()?,
+            b"object" => {
+                let object = cursor.string_or_skip()?;
+                if object.is_some_and(|object| object.raw() == b"error") {
+                    plain_error = Some(data);
+                }
+            }
+            b"created" => event.created = cursor.number_or_skip()?.map(|number| number.as_i64()),
+            b"model" => event.model = cursor.string_or_skip()?,
+            b"service_tier" => event.service_tier = string_field(cursor)?,
+            b"system_fingerprint" => event.system_fingerprint = string_field(cursor)?,
+            b"choices" if cursor.kind()? == Kind::Array => {
+                document.is_completion = true;
+                event.choices.clear();
+                cursor.array(|cursor| {
+                    let choice = read_choice(cursor, &mut document.usage_elsewhere, &mut document.failure)?;
+                    event.choices.push(choice);
+                    Ok(())
+                })?;
+            }
+            b"usage" => document.usage = object_or_skip(cursor)?,
+            b"error" => {
+                let raw = cursor.skip()?;
+                document.error = Value::parse(raw)?.is_truthy().then_some(raw);
+            }
+            b"detail" => {
+                plain_error = Some(data);
+                cursor.skip()?;
+            }
+            b"base_resp" if cursor.kind()? == Kind::Object => {
+                let raw = cursor.skip()?;
+                let failed = Value::parse(raw)?.get("status_code").is_some_and(Value::is_truthy);
+                document.error = failed.then_some(raw).or(document.error);
+            }
+            b"x_groq" if cursor.kind()? == Kind::Object => {
+                let raw = cursor.skip()?;
+                Cursor::new(raw).object(|cursor, key| {
+                    match &*key.bytes() {
+                        b"usage" => document.usage_elsewhere = object_or_skip(cursor)?,
+                        b"error" => {
+                            let raw = cursor.skip()?;
+                            document.error = Value::parse(raw)?.is_truthy().then_some(raw).or(document.error);
+                        }
+                        _ => _ = cursor.skip()?,
+                    }
+                    Ok(())
+                })?;
+                event.extra.push(Extra::new(key, raw));
+            }
+            b"timings" => {
+                let raw = cursor.skip()?;
+                document.timings = raw.starts_with(b"{").then_some(raw);
+                event.extra.push(Extra::new(key, raw));
+            }
+            _ => keep(cursor, key, &mut event.extra)?,
+        }
+        Ok(())
+    })?;
+    cursor.end()?;
+    if !document.is_completion {
+        document.error = document.error.or(plain_error);
+    }
+    Ok(document)
+}
+
+fn read_choice<'a>(
+    cursor: &mut Cursor<'a>,
+    usage: &mut Option<&'a [u8]>,
+    failure: &mut Option<Str<'a>>,
+) -> Result<Choice<'a>> {
+    let mut choice = Choice::default();
+    let mut delta = None;
+    let mut message = None;
+    let mut text = None;
+    cursor.object(|cursor, key| {
+        match &*key.bytes() {
+            b"index" => choice.index = cursor.number_or_skip()?.map_or(0, |n| u32::try_from(n.as_i64()).unwrap_or(0)),
+            b"delta" if cursor.kind()? == Kind::Object => delta = Some(read_delta(cursor, false)?),
+            // A whole message: of a single response, or repeated beside the deltas.
+            b"message" if cursor.kind()? == Kind::Object => message = Some(cursor.skip()?),
+            // Legacy completions; also a copy of the delta's content.
+            b"text" => text = Some(cursor.skip()?),
+            b"finish_reason" => {
+                if let Some(reason) = cursor.string_or_skip()?
+                    && !reason.is_empty()
+                {
+                    match finish_reason(&reason.bytes()) {
+                        Some((known, true)) => choice.finish_reason = Some(known),
+                        Some((known, false)) => {
+                            choice.finish_reason = Some(known);
+                            let mut json = Vec::new();
+                            write_str(&mut json, &reason.decode());
+                            choice.extra.push(Extra { key: Str::plain("provider_finish_reason"), json: json.into() });
+                        }
+                        None => *failure = Some(reason),
+                    }
+                }
+            }
+            b"logprobs" => {
+                let raw = cursor.skip()?;
+                choice.logprobs = if raw == b"null" { Field::Null } else { Field::Value(raw) };
+            }
+            b"usage" => *usage = object_or_skip(cursor)?,
+            _ => keep(cursor, key, &mut choice.extra)?,
+        }
+        Ok(())
+    })?;
+    let copies = [("message", message), ("text", text)];
+    choice.delta = match (delta, message, text) {
+        (Some(delta), ..) => {
+            choice.extra.extend(copies.into_iter().filter_map(|(name, raw)| Some(Extra::new(Str::plain(name), raw?))));
+            delta
+        }
+        (None, Some(message), _) => read_delta(&mut Cursor::new(message), true)?,
+        (None, None, Some(text)) => Delta { content: text_field(&mut Cursor::new(text))?, ..Delta::default() },
+        (None, None, None) => Delta::default(),
+    };
+    Ok(choice)
+}
+
+/// `whole` says that this is a message and no piece of one: its tool calls are counted by their place.
+fn read_delta<'a>(cursor: &mut Cursor<'a>, whole: bool) -> Result<Delta<'a>> {
+    let mut delta = Delta::default();
+    let mut reasoning = Field::Absent;
+    let mut details = None;
+    cursor.object(|cursor, key| {
+        match &*key.bytes() {
+            b"role" => delta.role = cursor.string_or_skip()?,
+            b"content" => match cursor.kind()? {
+                Kind::String => delta.content = Field::Value(Text::Json(cursor.string()?)),
+                Kind::Null => {
+                    cursor.null()?;
+                    delta.content = Field::Null;
+                }
+                Kind::Array => read_parts(cursor, &mut delta)?,
+                // Structured output that was not made a string again.
+                _ => delta.content = Field::Value(Text::Owned(lossy(cursor.skip()?))),
+            },
+            b"reasoning_content" => delta.reasoning_content = text_field(cursor)?,
+            b"reasoning" => reasoning = text_field(cursor)?,
+            b"reasoning_details" => {
+                let raw = cursor.skip()?;
+                details = Some(raw);
+                delta.extra.push(Extra::new(key, raw));
+            }
+            b"refusal" => delta.refusal = text_field(cursor)?,
+            b"tool_calls" if cursor.kind()? == Kind::Array => {
+                delta.tool_calls.clear();
+                let calls = &mut delta.tool_calls;
+                cursor.array(|cursor| {
+                    let mut call = read_call(cursor)?;
+                    if whole {
+                        call.index = u32::try_from(calls.len()).ok();
+                    }
+                    calls.push(call);
+                    Ok(())
+                })?;
+            }
+            b"tool_calls" => _ = cursor.skip()?,
+            b"function_call" => {
+                delta.function_call = match cursor.kind()? {
+                    Kind::Object => Some(read_function(cursor)?),
+                    _ => cursor.skip().map(|_| None)?,
+                }
+            }
+            b"audio" => delta.audio = object_or_skip(cursor)?,
+            b"annotations" => {
+                let raw = cursor.skip()?;
+                delta.annotations = (raw.starts_with(b"[") && !is_empty_array(raw)).then_some(raw);
+            }
+            _ => keep(cursor, key, &mut delta.extra)?,
+        }
+        Ok(())
+    })?;
+    // Three names for one thing; the same text may stand under two of them.
+    if !matches!(&delta.reasoning_content, Field::Value(text) if !text.is_empty()) {
+        if !matches!(reasoning, Field::Absent) {
+            delta.reasoning_content = reasoning;
+        } else if let Some(text) = details.map(details_text).transpose()?.flatten() {
+            delta.reasoning_content = Field::Value(Text::Owned(text));
+        }
+    }
+    Ok(delta)
+}
+
+/// Content as a list of typed parts: text is content, thinking is reasoning, the rest stays as it is.
+fn read_parts<'a>(cursor: &mut Cursor<'a>, delta: &mut Delta<'a>) -> Result<()> {
+    let raw = cursor.skip()?;
+    let mut content = String::new();
+    let mut reasoning = String::new();
+    let mut others = false;
+    if let Value::Array(parts) = Value::parse(raw)? {
+        for part in &parts {
+            let kind = part.get("type").and_then(Value::as_str).unwrap_or("text");
+            match (kind, part.get("text").and_then(Value::as_str)) {
+                ("text", Some(text)) => content.push_str(text),
+                ("thinking" | "reasoning", _) => {
+                    for list in [part.get("thinking"), part.get("summary")].into_iter().flatten() {
+                        append_texts(list, &mut reasoning);
+                    }
+                }
+                _ => others = true,
+            }
+        }
+    }
+    if !reasoning.is_empty() {
+        delta.reasoning_content = Field::Value(Text::Owned(reasoning));
+    }
+    delta.content = if content.is_empty() { Field::Null } else { Field::Value(Text::Owned(content)) };
+    if others {
+        // OpenAI's `content` is text: the list is kept under a name of its own.
+        delta.extra.push(Extra::new(Str::plain("content_parts"), raw));
+    }
+    Ok(())
+}
+
+fn append_texts(list: &Value<'_>, out: &mut String) {
+    match list {
+        Value::String(text) => out.push_str(text),
+        Value::Array(items) => {
+            for item in items {
+                out.push_str(item.get("text").and_then(Value::as_str).unwrap_or_default());
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The readable text of `reasoning_details`, for servers that send nothing beside it.
+fn details_text(raw: &[u8]) -> Result<Option<String>> {
+    let mut text = String::new();
+    if let Value::Array(items) = Value::parse(raw)? {
+        for item in &items {
+            let piece = item.get("text").or_else(|| item.get("summary")).and_then(Value::as_str);
+            text.push_str(piece.unwrap_or_default());
+        }
+    }
+    Ok((!text.is_empty()).then_some(text))
+}
+
+fn read_call<'a>(cursor: &mut Cursor<'a>) -> Result<ToolCall<'a>> {
+    let mut call = ToolCall::default();
+    cursor.object(|cursor, key| {
+        match &*key.bytes() {
+            b"index" => call.index = cursor.number_or_skip()?.and_then(|n| u32::try_from(n.as_i64()).ok()),
+            b"id" => call.id = cursor.string_or_skip()?.map(Text::Json),
+            b"type" => call.kind = cursor.string_or_skip()?,
+            b"function" if cursor.kind()? == Kind::Object => call.function = read_function(cursor)?,
+            _ => keep(cursor, key, &mut call.extra)?,
+        }
+        Ok(())
+    })?;
+    Ok(call)
+}
+
+fn read_function<'a>(cursor: &mut Cursor<'a>) -> Result<Function<'a>> {
+    let mut function = Function::default();
+    cursor.object(|cursor, key| {
+        match &*key.bytes() {
+            b"name" => function.name = cursor.string_or_skip()?,
+            b"arguments" => {
+                function.arguments = match cursor.kind()? {
+                    Kind::String => Some(Text::Json(cursor.string()?)),
+                    Kind::Null => cursor.null().map(|()| None)?,
+                    // An object where its JSON text is due.
+                    _ => Some(Text::Owned(lossy(cursor.skip()?))),
+                }
+            }
+            _ => _ = cursor.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(function)
+}
+
+/// The reason as OpenAI names it, and whether the server does so too; None for a failure.
+fn finish_reason(reason: &[u8]) -> Option<(FinishReason, bool)> {
+    Some(match reason {
+        b"stop" => (FinishReason::Stop, true),
+        b"length" => (FinishReason::Length, true),
+        b"tool_calls" => (FinishReason::ToolCalls, true),
+        b"content_filter" => (FinishReason::ContentFilter, true),
+        b"function_call" => (FinishReason::FunctionCall, true),
+        b"model_length" | b"max_tokens" | b"model_context_window_exceeded" => (FinishReason::Length, false),
+        b"sensitive" => (FinishReason::ContentFilter, false),
+        b"insufficient_system_resource" | b"error" | b"network_error" | b"abort" => return None,
+        _ => (FinishReason::Stop, false),
+    })
+}
+
+/// llama.cpp's own measure, where it reports no usage: the cached part of the prompt comes beside the rest.
+fn timings_counts(raw: &[u8]) -> Result<Counts> {
+    let mut counts = Counts::default();
+    Cursor::new(raw).object(|cursor, key| {
+        match &*key.bytes() {
+            b"prompt_n" => counts.prompt = usage::count(cursor)?,
+            b"cache_n" => counts.cached = usage::count(cursor)?,
+            b"predicted_n" => counts.completion = usage::count(cursor)?,
+            _ => _ = cursor.skip()?,
+        }
+        Ok(())
+    })?;
+    counts.prompt = counts.prompt.map(|prompt| prompt.saturating_add(counts.cached.unwrap_or(0)));
+    Ok(counts)
+}
+
+fn keep<'a>(cursor: &mut Cursor<'a>, key: Str<'a>, extra: &mut Extras<'a>) -> Result<()> {
+    let raw = cursor.skip()?;
+    if !FILLER.contains(&key.raw()) {
+        extra.push(Extra::new(key, raw));
+    }
+    Ok(())
+}
+
+fn string_field<'a>(cursor: &mut Cursor<'a>) -> Result<Field<Str<'a>>> {
+    Ok(cursor.string_or_skip()?.into())
+}
+
+fn text_field<'a>(cursor: &mut Cursor<'a>) -> Result<Field<Text<'a>>> {
+    Ok(cursor.string_or_skip()?.map(Text::Json).into())
+}
+
+fn object_or_skip<'a>(cursor: &mut Cursor<'a>) -> Result<Option<&'a [u8]>> {
+    let raw = cursor.skip()?;
+    Ok(raw.starts_with(b"{").then_some(raw))
+}
+
+fn is_empty_array(raw: &[u8]) -> bool {
+    raw.iter().filter(|byte| !byte.is_ascii_whitespace()).count() == 2
+}
+
+fn lossy(raw: &[u8]) -> String {
+    String::from_utf8_lossy(raw).into_owned()
+}

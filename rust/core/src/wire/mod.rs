@@ -1,0 +1,6 @@
+//! Frames into chunks, bodies into responses: one file per wire family, the same items in each.
+
+pub mod chat;
+mod error_body;
+
+pub use error_body::{from_response, from_value};
