@@ -2,7 +2,7 @@
 
 use penstock_core::chunk::{Choice, Chunk, Delta, Extra, Field, Function, Text, ToolCall};
 use penstock_core::json::Str;
-use penstock_core::stream::Sink;
+use penstock_core::stream::{Part, Sink};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyList, PyString};
@@ -11,12 +11,20 @@ use crate::classes::{CHOICE_DELTA, CHUNK, CHUNK_CHOICE, CompletionUsage, FUNCTIO
 use crate::json;
 use crate::record::{Record, SLOTS, Shape, Slots};
 
-/// The objects that all chunks of a stream share.
+/// What the chunks of a stream share.
 #[derive(Default)]
 pub(crate) struct Memo {
     head: Option<[Py<PyAny>; 3]>,
     service_tier: Option<(Vec<u8>, Py<PyAny>)>,
     system_fingerprint: Option<(Vec<u8>, Py<PyAny>)>,
+    /// The last chunk, with its last choice and that one's delta, to make the next one of.
+    last: Option<Last>,
+}
+
+struct Last {
+    chunk: Py<Record>,
+    choice: Py<Record>,
+    delta: Py<Record>,
 }
 
 /// Depth "chunks".
@@ -27,6 +35,8 @@ pub(crate) struct Chunks<'py, 'm> {
 
 /// Depth "text": choice 0's content.
 pub(crate) struct Texts<'py> {
+    /// Of the last choice.
+    pub(crate) index: u32,
     pub(crate) items: Items<'py>,
 }
 
@@ -60,17 +70,23 @@ impl<'py> Items<'py> {
 
 impl Sink for Nothing {
     fn chunk(&mut self, _: &Chunk<'_>) {}
+    fn again(&mut self, _: Part, _: &Text<'_>) {}
 }
 
 impl Sink for Texts<'_> {
     fn chunk(&mut self, chunk: &Chunk<'_>) {
-        let py = self.items.list.py();
-        for choice in chunk.choices.iter().filter(|choice| choice.index == 0) {
-            if let Field::Value(text) = &choice.delta.content
-                && !text.is_empty()
-            {
-                self.items.add(Ok(text_object(py, text)));
+        for choice in chunk.choices.iter() {
+            self.index = choice.index;
+            if let Field::Value(text) = &choice.delta.content {
+                self.again(Part::Content, text);
             }
+        }
+    }
+
+    fn again(&mut self, part: Part, text: &Text<'_>) {
+        if self.index == 0 && part == Part::Content && !text.is_empty() {
+            let text = text_object(self.items.list.py(), text);
+            self.items.add(Ok(text));
         }
     }
 }
@@ -80,9 +96,53 @@ impl Sink for Chunks<'_, '_> {
         let item = build_chunk(self.items.list.py(), chunk, self.memo);
         self.items.add(item);
     }
+
+    fn again(&mut self, part: Part, text: &Text<'_>) {
+        let py = self.items.list.py();
+        if let Some(last) = &self.memo.last {
+            let slot = match part {
+                Part::Content => slots::delta::CONTENT,
+                Part::Reasoning => slots::delta::REASONING_CONTENT,
+            };
+            let text = text_object(py, text).into_any().unbind();
+            let item = last.delta.get().with(py, slot, text).and_then(|delta| {
+                let choice = last.choice.get().with(py, slots::choice::DELTA, delta.into_any())?;
+                let choices = PyList::new(py, [choice])?;
+                last.chunk.get().with(py, slots::chunk::CHOICES, choices.into_any().unbind())
+            });
+            self.items.add(item);
+        }
+    }
 }
 
-fn build_chunk(py: Python<'_>, chunk: &Chunk<'_>, memo: &mut Memo) -> PyResult<Py<PyAny>> {
+/// The places of fields that change from chunk to chunk; see `classes.rs`.
+mod slots {
+    pub(super) mod chunk {
+        pub(crate) const CHOICES: usize = 4;
+    }
+    pub(super) mod choice {
+        pub(crate) const DELTA: usize = 1;
+    }
+    pub(super) mod delta {
+        pub(crate) const CONTENT: usize = 1;
+        pub(crate) const REASONING_CONTENT: usize = 2;
+    }
+}
+
+fn build_chunk(py: Python<'_>, chunk: &Chunk<'_>, memo: &mut Memo) -> PyResult<Py<Record>> {
+    let mut last = None;
+    let choices = PyList::empty(py);
+    for choice in chunk.choices.iter() {
+        let delta = build_delta(py, &choice.delta)?;
+        let choice = build_choice(py, choice, delta.clone_ref(py))?;
+        choices.append(&choice)?;
+        last = Some((choice, delta));
+    }
+    let usage = match chunk.usage {
+        Field::Absent => None,
+        Field::Null => Some(py.None()),
+        Field::Value(usage) => Some(CompletionUsage::build(py, usage)?.into_any()),
+    };
     let [id, created, model] = memo.head.get_or_insert_with(|| {
         [
             PyString::new(py, &chunk.head.id).into_any().unbind(),
@@ -90,26 +150,22 @@ fn build_chunk(py: Python<'_>, chunk: &Chunk<'_>, memo: &mut Memo) -> PyResult<P
             PyString::new(py, &chunk.head.model).into_any().unbind(),
         ]
     });
-    let choices = chunk.choices.iter().map(|choice| build_choice(py, choice)).collect::<PyResult<Vec<_>>>()?;
-    let usage = match chunk.usage {
-        Field::Absent => None,
-        Field::Null => Some(py.None()),
-        Field::Value(usage) => Some(CompletionUsage::build(py, usage)?),
-    };
     let slots = [
         Some(id.clone_ref(py)),
         Some(intern!(py, "chat.completion.chunk").clone().into_any().unbind()),
         Some(created.clone_ref(py)),
         Some(model.clone_ref(py)),
-        Some(PyList::new(py, choices)?.into_any().unbind()),
+        Some(choices.into_any().unbind()),
         usage,
         remembered(py, chunk.service_tier, &mut memo.service_tier),
         remembered(py, chunk.system_fingerprint, &mut memo.system_fingerprint),
     ];
-    object(py, &CHUNK, slots, &chunk.extra)
+    let object = build(py, &CHUNK, slots, &chunk.extra)?;
+    memo.last = last.map(|(choice, delta)| Last { chunk: object.clone_ref(py), choice, delta });
+    Ok(object)
 }
 
-fn build_choice(py: Python<'_>, choice: &Choice<'_>) -> PyResult<Py<PyAny>> {
+fn build_choice(py: Python<'_>, choice: &Choice<'_>, delta: Py<Record>) -> PyResult<Py<Record>> {
     let logprobs = match choice.logprobs {
         Field::Absent => None,
         Field::Null => Some(py.None()),
@@ -119,17 +175,11 @@ fn build_choice(py: Python<'_>, choice: &Choice<'_>) -> PyResult<Py<PyAny>> {
         None => py.None(),
         Some(reason) => PyString::intern(py, reason.as_str()).into_any().unbind(),
     };
-    let mut slots = empty();
-    set(&mut slots, [
-        Some(PyInt::new(py, choice.index).into_any().unbind()),
-        Some(build_delta(py, &choice.delta)?),
-        Some(reason),
-        logprobs,
-    ]);
-    object(py, &CHUNK_CHOICE, slots, &choice.extra)
+    let index = PyInt::new(py, choice.index).into_any().unbind();
+    build(py, &CHUNK_CHOICE, filled([Some(index), Some(delta.into_any()), Some(reason), logprobs]), &choice.extra)
 }
 
-fn build_delta(py: Python<'_>, delta: &Delta<'_>) -> PyResult<Py<PyAny>> {
+fn build_delta(py: Python<'_>, delta: &Delta<'_>) -> PyResult<Py<Record>> {
     let text = |field: &Field<Text<'_>>| match field {
         Field::Absent => None,
         Field::Null => Some(py.None()),
@@ -145,51 +195,51 @@ fn build_delta(py: Python<'_>, delta: &Delta<'_>) -> PyResult<Py<PyAny>> {
         b"assistant" => intern!(py, "assistant").clone().into_any().unbind(),
         _ => json::text(py, role).into_any().unbind(),
     });
+    let function_call = match &delta.function_call {
+        None => None,
+        Some(function) => Some(build_function(py, function)?.into_any()),
+    };
     let slots = [
         role,
         text(&delta.content),
         text(&delta.reasoning_content),
         text(&delta.refusal),
         tool_calls,
-        delta.function_call.as_ref().map(|function| build_function(py, function)).transpose()?,
+        function_call,
         delta.audio.map(|json| json::build_open(py, json)).transpose()?,
         delta.annotations.map(|json| json::build_open(py, json)).transpose()?,
     ];
-    object(py, &CHOICE_DELTA, slots, &delta.extra)
+    build(py, &CHOICE_DELTA, slots, &delta.extra)
 }
 
-fn build_call(py: Python<'_>, call: &ToolCall<'_>) -> PyResult<Py<PyAny>> {
+fn build_call(py: Python<'_>, call: &ToolCall<'_>) -> PyResult<Py<Record>> {
     let has_function = call.function.name.is_some() || call.function.arguments.is_some();
-    let mut slots = empty();
-    set(&mut slots, [
+    let function = if has_function { Some(build_function(py, &call.function)?.into_any()) } else { None };
+    let slots = filled([
         call.index.map(|index| PyInt::new(py, index).into_any().unbind()),
         call.id.as_ref().map(|id| text_object(py, id).into_any().unbind()),
         call.kind.map(|kind| json::text(py, kind).into_any().unbind()),
-        if has_function { Some(build_function(py, &call.function)?) } else { None },
+        function,
     ]);
-    object(py, &TOOL_CALL, slots, &call.extra)
+    build(py, &TOOL_CALL, slots, &call.extra)
 }
 
-fn build_function(py: Python<'_>, function: &Function<'_>) -> PyResult<Py<PyAny>> {
-    let mut slots = empty();
-    set(&mut slots, [
-        function.name.map(|name| json::text(py, name).into_any().unbind()),
-        function.arguments.as_ref().map(|text| text_object(py, text).into_any().unbind()),
-    ]);
-    object(py, &FUNCTION, slots, &[])
+fn build_function(py: Python<'_>, function: &Function<'_>) -> PyResult<Py<Record>> {
+    let name = function.name.map(|name| json::text(py, name).into_any().unbind());
+    let arguments = function.arguments.as_ref().map(|text| text_object(py, text).into_any().unbind());
+    build(py, &FUNCTION, filled([name, arguments]), &[])
 }
 
-fn empty() -> Slots {
-    [const { None }; SLOTS]
-}
-
-fn set<const N: usize>(slots: &mut Slots, values: [Option<Py<PyAny>>; N]) {
+/// The first slots; the rest is absent.
+fn filled<const N: usize>(values: [Option<Py<PyAny>>; N]) -> Slots {
+    let mut slots = [const { None }; SLOTS];
     for (slot, value) in slots.iter_mut().zip(values) {
         *slot = value;
     }
+    slots
 }
 
-fn object(py: Python<'_>, shape: &'static Shape, slots: Slots, extras: &[Extra<'_>]) -> PyResult<Py<PyAny>> {
+fn build(py: Python<'_>, shape: &'static Shape, slots: Slots, extras: &[Extra<'_>]) -> PyResult<Py<Record>> {
     let mut others = Vec::new();
     for Extra { key, json } in extras {
         json::add_other(&mut others, *key, json);

@@ -34,7 +34,7 @@ macro_rules! classes {
             name: stringify!($class),
             fields: &[$(Field { name: $name, kind: $kind }),*],
             make: |py, record| {
-                Ok(Py::new(py, PyClassInitializer::from(record).add_subclass($class))?.into_any())
+                Ok(Bound::new(py, PyClassInitializer::from(record).add_subclass($class))?.into_super().unbind())
             },
             names: PyOnceLock::new(),
         };
@@ -166,12 +166,12 @@ pub(crate) static USAGE: Shape = Shape {
 const SOURCES: [&str; 3] = ["reported", "partial", "estimated"];
 
 impl CompletionUsage {
-    fn into_object(self, py: Python<'_>, record: Record) -> PyResult<Py<PyAny>> {
-        Ok(Py::new(py, PyClassInitializer::from(record).add_subclass(self))?.into_any())
+    fn into_object(self, py: Python<'_>, record: Record) -> PyResult<Py<Record>> {
+        Ok(Bound::new(py, PyClassInitializer::from(record).add_subclass(self))?.into_super().unbind())
     }
 
     /// The usage of a stream or response, as core has it.
-    pub(crate) fn build(py: Python<'_>, usage: &Usage) -> PyResult<Py<PyAny>> {
+    pub(crate) fn build(py: Python<'_>, usage: &Usage) -> PyResult<Py<Record>> {
         let mut text = Vec::new();
         usage.write(&mut text);
         let record = json::build_record(py, &text, &USAGE)?;

@@ -19,6 +19,7 @@ use crate::chunks::{Chunks, Items, Memo, Nothing, Texts};
 use crate::classes::{COMPLETION, CompletionUsage};
 use crate::errors;
 use crate::json;
+use crate::record::Record;
 
 /// Bytes from Python: those of a `bytes` object as they stand, of any other buffer a copy.
 pub(crate) enum Input<'py> {
@@ -100,7 +101,7 @@ impl Decoder {
                 (call(decoder, data, &mut sink), Some(sink.items))
             }
             Depth::Text => {
-                let mut sink = Texts { items: Items::new(py) };
+                let mut sink = Texts { index: 0, items: Items::new(py) };
                 (call(decoder, data, &mut sink), Some(sink.items))
             }
             Depth::Raw => (call(decoder, data, &mut Nothing), None),
@@ -159,7 +160,7 @@ impl Decoder {
         self.run(py, None)
     }
 
-    fn response(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    fn response(&self, py: Python<'_>) -> PyResult<Option<Py<Record>>> {
         let state = self.lock()?;
         let mut text = Vec::new();
         if !state.decoder.write_response(&mut text) {
@@ -171,7 +172,7 @@ impl Decoder {
     }
 
     #[getter]
-    fn usage(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    fn usage(&self, py: Python<'_>) -> PyResult<Option<Py<Record>>> {
         let usage = self.lock()?.decoder.usage().cloned();
         usage.map(|usage| CompletionUsage::build(py, &usage)).transpose()
     }
@@ -187,11 +188,11 @@ fn build_response(
     py: Python<'_>,
     text: &[u8],
     usage: Option<&Usage>,
-) -> PyResult<Py<PyAny>> {
+) -> PyResult<Py<Record>> {
     let mut record = json::build_record(py, text, &COMPLETION)?;
     if let (Some(usage), Some(slot)) = (usage, COMPLETION.slot_of("usage")) {
         // With its provenance, which JSON does not carry.
-        record.set(slot, CompletionUsage::build(py, usage)?);
+        record.set(slot, CompletionUsage::build(py, usage)?.into_any());
     }
     record.into_object(py)
 }
@@ -252,7 +253,7 @@ pub(crate) fn decode_response(
     family: &str,
     dialect: Option<&Bound<'_, PyMapping>>,
     model: String,
-) -> PyResult<Py<PyAny>> {
+) -> PyResult<Py<Record>> {
     let mut text = Vec::new();
     let family = read_family(family)?;
     let usage = core::decode_response(family, read_dialect(dialect)?, fallback(model), body.bytes(), &mut text)
@@ -313,7 +314,7 @@ impl ChunkIterator {
     }
 
     #[getter]
-    fn usage(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    fn usage(&self, py: Python<'_>) -> PyResult<Option<Py<Record>>> {
         self.decoder.get().usage(py)
     }
 }

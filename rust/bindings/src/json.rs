@@ -5,7 +5,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString};
 
-use crate::record::{Kind, OPEN, Record, SLOTS, Shape};
+use crate::record::{Kind, OPEN, Others, Record, SLOTS, Shape};
 
 /// The text of a string: valid UTF-8 without escapes goes over as it is.
 pub(crate) fn text<'py>(py: Python<'py>, text: Str<'_>) -> Bound<'py, PyString> {
@@ -67,8 +67,8 @@ fn build<'py>(py: Python<'py>, cursor: &mut Cursor<'_>, kind: Kind) -> PyResult<
             list.into_any()
         }
         Json::Object => match kind {
-            Kind::Record(shape) => record(py, cursor, shape)?.into_object(py)?.into_bound(py),
-            Kind::Open => record(py, cursor, &OPEN)?.into_object(py)?.into_bound(py),
+            Kind::Record(shape) => record(py, cursor, shape)?.into_object(py)?.into_bound(py).into_any(),
+            Kind::Open => record(py, cursor, &OPEN)?.into_object(py)?.into_bound(py).into_any(),
             Kind::Plain | Kind::List(_) => {
                 let dict = PyDict::new(py);
                 object(cursor, |cursor, key| dict.set_item(text(py, key), build(py, cursor, Kind::Plain)?))?;
@@ -101,11 +101,12 @@ pub(crate) fn add_other(others: &mut Vec<u8>, key: Str<'_>, json: &[u8]) {
     others.extend_from_slice(json);
 }
 
-pub(crate) fn end_others(mut others: Vec<u8>) -> Vec<u8> {
-    if !others.is_empty() {
-        others.push(b'}');
+pub(crate) fn end_others(mut others: Vec<u8>) -> Others {
+    if others.is_empty() {
+        return None;
     }
-    others
+    others.push(b'}');
+    Some(others.into())
 }
 
 /// Reads an object with a callback that may fail in Python's way.

@@ -1,5 +1,7 @@
 //! The frozen object behind every value class: fields in slots, the rest as JSON until somebody asks.
 
+use std::sync::Arc;
+
 use pyo3::exceptions::{PyAttributeError, PyKeyError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -14,7 +16,7 @@ pub(crate) const SLOTS: usize = 8;
 pub(crate) struct Shape {
     pub(crate) name: &'static str,
     pub(crate) fields: &'static [Field],
-    pub(crate) make: fn(Python<'_>, Record) -> PyResult<Py<PyAny>>,
+    pub(crate) make: fn(Python<'_>, Record) -> PyResult<Py<Record>>,
     /// The interned names, filled at first use.
     pub(crate) names: PyOnceLock<Vec<Py<PyString>>>,
 }
@@ -66,9 +68,12 @@ impl Shape {
 pub(crate) static OPEN: Shape = Shape {
     name: "Record",
     fields: &[],
-    make: |py, record| Ok(Py::new(py, record)?.into_any()),
+    make: |py, record| Py::new(py, record),
     names: PyOnceLock::new(),
 };
+
+/// The fields outside the slots, as the text of one JSON object; None if there are none.
+pub(crate) type Others = Option<Arc<[u8]>>;
 
 pub(crate) type Slots = [Option<Py<PyAny>>; SLOTS];
 
@@ -77,14 +82,13 @@ pub(crate) struct Record {
     shape: &'static Shape,
     /// None is absent; a present null is Python's None.
     slots: Slots,
-    /// The fields outside the slots, as the text of one JSON object; empty if there are none.
-    others: Box<[u8]>,
+    others: Others,
     others_built: PyOnceLock<Py<PyDict>>,
 }
 
 impl Record {
-    pub(crate) fn new(shape: &'static Shape, slots: Slots, others: Vec<u8>) -> Self {
-        Self { shape, slots, others: others.into_boxed_slice(), others_built: PyOnceLock::new() }
+    pub(crate) fn new(shape: &'static Shape, slots: Slots, others: Others) -> Self {
+        Self { shape, slots, others, others_built: PyOnceLock::new() }
     }
 
     pub(crate) fn from_mapping(shape: &'static Shape, fields: &Bound<'_, PyAny>) -> PyResult<Self> {
@@ -93,7 +97,7 @@ impl Record {
             let given = fields.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
             PyTypeError::new_err(format!("{} takes a mapping of its fields, not {given}", shape.name))
         })?;
-        let mut record = Self::new(shape, [const { None }; SLOTS], Vec::new());
+        let mut record = Self::new(shape, [const { None }; SLOTS], None);
         let others = PyDict::new(py);
         for item in fields.items()?.try_iter()? {
             let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item?.extract()?;
@@ -117,8 +121,17 @@ impl Record {
         }
     }
 
-    pub(crate) fn into_object(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    pub(crate) fn into_object(self, py: Python<'_>) -> PyResult<Py<Record>> {
         (self.shape.make)(py, self)
+    }
+
+    /// The same record with another value in one slot.
+    pub(crate) fn with(&self, py: Python<'_>, slot: usize, value: Py<PyAny>) -> PyResult<Py<Record>> {
+        let mut slots = self.slots.each_ref().map(|slot| slot.as_ref().map(|value| value.clone_ref(py)));
+        if let Some(place) = slots.get_mut(slot) {
+            *place = Some(value);
+        }
+        Self::new(self.shape, slots, self.others.clone()).into_object(py)
     }
 
     /// A known field; None if it is absent.
@@ -133,10 +146,10 @@ impl Record {
         if let Some(built) = self.others_built.get(py) {
             return Ok(Some(built.bind(py)));
         }
-        if self.others.is_empty() {
+        let Some(text) = &self.others else {
             return Ok(None);
-        }
-        let built = json::build_dict(py, &self.others, self.shape.other_kind())?;
+        };
+        let built = json::build_dict(py, text, self.shape.other_kind())?;
         Ok(Some(self.others_built.get_or_init(py, || built.unbind()).bind(py)))
     }
 
@@ -203,7 +216,7 @@ fn of_kind<'py>(value: &Bound<'py, PyAny>, kind: Kind) -> PyResult<Bound<'py, Py
             return Ok(value.clone());
         }
         let record = Record::from_mapping(shape, value)?;
-        Ok(record.into_object(py)?.into_bound(py))
+        Ok(record.into_object(py)?.into_bound(py).into_any())
     };
     let list = |each: &dyn Fn(&Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>| {
         let items = value.try_iter()?.map(|item| each(&item?)).collect::<PyResult<Vec<_>>>()?;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::chunk::{Choice, Chunk, Delta, Extra, Field, FinishReason, Function, Head, Text, ToolCall};
 use crate::json::{Value, write_str};
+use crate::stream::Part;
 use crate::usage::Usage;
 
 #[derive(Debug, Default)]
@@ -67,6 +68,19 @@ impl Assembly {
             if let Some(message) = self.choices.get_mut(place) {
                 message.add(choice);
             }
+        }
+    }
+
+    /// One more piece of a text.
+    pub fn add_text(&mut self, index: u32, part: Part, text: &Text<'_>) {
+        if let Ok(place) = self.choices.binary_search_by_key(&index, |message| message.index)
+            && let Some(message) = self.choices.get_mut(place)
+        {
+            let whole = match part {
+                Part::Content => &mut message.content,
+                Part::Reasoning => &mut message.reasoning_content,
+            };
+            whole.get_or_insert_default().push_str(&text.decode());
         }
     }
 

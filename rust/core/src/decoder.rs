@@ -2,13 +2,13 @@
 
 use std::str::FromStr;
 
-use crate::chunk::Head;
+use crate::chunk::{Chunk, Head, Text};
 use crate::error::{Class, Error};
 use crate::framing::{Frame, Sse};
 use crate::json::Cursor;
-use crate::stream::{Sink, Stream};
+use crate::stream::{Part, Sink, Stream};
 use crate::usage::{Account, Reasoning, Usage};
-use crate::wire::chat;
+use crate::wire::chat::Chat;
 
 /// The wire families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,14 +68,40 @@ pub struct Options {
 /// Decodes one response body.
 #[derive(Debug)]
 pub struct Decoder {
-    family: Family,
     framing: Sse,
+    wire: Wire,
     stream: Stream,
     end: End,
     /// The error that ended the stream: every later call repeats it.
     failed: Option<Error>,
     /// No byte has come yet.
     fresh: bool,
+}
+
+/// The reader of a family, with what it keeps from event to event.
+#[derive(Debug)]
+enum Wire {
+    Chat(Chat),
+}
+
+impl Wire {
+    fn new(family: Family) -> Self {
+        match family {
+            Family::Chat => Self::Chat(Chat::default()),
+        }
+    }
+
+    fn frame(&mut self, frame: Frame<'_>, stream: &mut Stream, sink: &mut impl Sink) -> Result<(), Error> {
+        match self {
+            Self::Chat(chat) => chat.frame(frame, stream, sink),
+        }
+    }
+
+    fn body(&mut self, body: &[u8], stream: &mut Stream, sink: &mut impl Sink) -> Result<(), Error> {
+        match self {
+            Self::Chat(chat) => chat.body(body, stream, sink),
+        }
+    }
 }
 
 /// Counts the chunks that pass, to know whether a call has given anything.
@@ -85,9 +111,14 @@ struct Counted<'s, S> {
 }
 
 impl<S: Sink> Sink for Counted<'_, S> {
-    fn chunk(&mut self, chunk: &crate::chunk::Chunk<'_>) {
+    fn chunk(&mut self, chunk: &Chunk<'_>) {
         self.count += 1;
         self.sink.chunk(chunk);
+    }
+
+    fn again(&mut self, part: Part, text: &Text<'_>) {
+        self.count += 1;
+        self.sink.again(part, text);
     }
 }
 
@@ -96,8 +127,8 @@ impl Decoder {
     pub fn new(family: Family, options: Options) -> Self {
         let Options { dialect, include_usage, max_event_size, keep, fallback } = options;
         Self {
-            family,
             framing: Sse::new(max_event_size),
+            wire: Wire::new(family),
             stream: Stream::new(fallback, include_usage, keep, Account::new(dialect.reasoning)),
             end: dialect.end,
             failed: None,
@@ -166,7 +197,7 @@ impl Decoder {
             let Some(event) = self.framing.next(&mut input)? else {
                 break;
             };
-            step(self.family, event.frame, &mut self.stream, sink)?;
+            self.wire.frame(event.frame, &mut self.stream, sink)?;
         }
         Ok(())
     }
@@ -176,7 +207,7 @@ impl Decoder {
             && let Some(event) = self.framing.finish()
             && is_whole(event.frame.data)
         {
-            step(self.family, event.frame, &mut self.stream, sink)?;
+            self.wire.frame(event.frame, &mut self.stream, sink)?;
         }
         let whole = match self.end {
             End::Finish => self.stream.finished(),
@@ -200,12 +231,6 @@ impl Decoder {
     }
 }
 
-fn step(family: Family, frame: Frame<'_>, stream: &mut Stream, sink: &mut impl Sink) -> Result<(), Error> {
-    match family {
-        Family::Chat => chat::frame(frame, stream, sink),
-    }
-}
-
 /// Reads a single response body, and appends the response as JSON text. Gives the usage it has.
 pub fn decode_response(
     family: Family,
@@ -216,12 +241,11 @@ pub fn decode_response(
 ) -> Result<Option<Usage>, Error> {
     struct Nowhere;
     impl Sink for Nowhere {
-        fn chunk(&mut self, _: &crate::chunk::Chunk<'_>) {}
+        fn chunk(&mut self, _: &Chunk<'_>) {}
+        fn again(&mut self, _: Part, _: &Text<'_>) {}
     }
     let mut stream = Stream::new(fallback, false, true, Account::new(dialect.reasoning));
-    match family {
-        Family::Chat => chat::body(body, &mut stream, &mut Nowhere)?,
-    }
+    Wire::new(family).body(body, &mut stream, &mut Nowhere)?;
     stream.write_response(out);
     Ok(stream.usage().cloned())
 }

@@ -12,6 +12,17 @@ use crate::usage::{Account, Usage};
 /// Takes the chunks of a decoder, in order, each while the frame it came in is still there.
 pub trait Sink {
     fn chunk(&mut self, chunk: &Chunk<'_>);
+
+    /// The last chunk once more, all but the text of its one choice: what nearly every event of a stream is.
+    fn again(&mut self, part: Part, text: &Text<'_>);
+}
+
+/// Which text of a delta.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    #[default]
+    Content,
+    Reasoning,
 }
 
 /// One event as a wire reads it: OpenAI-shaped, with the provider's own values.
@@ -102,8 +113,9 @@ impl Stream {
         !self.choices.is_empty() && self.choices.iter().all(|choice| choice.finished)
     }
 
-    /// Brings an event into shape and hands it out, unless it says nothing new.
-    pub fn push(&mut self, event: Incoming<'_>, sink: &mut impl Sink) {
+    /// Brings an event into shape and hands it out, unless it says nothing new. True if it was handed out and the same
+    /// event with another text may come as [`Stream::again`].
+    pub fn push(&mut self, event: Incoming<'_>, sink: &mut impl Sink) -> bool {
         let Incoming { id, created, model, service_tier, system_fingerprint, mut choices, mut extra } = event;
         let mut news = false;
         self.identify(id, created, model, &mut extra);
@@ -115,7 +127,31 @@ impl Stream {
         }
         if news {
             let usage = if self.include_usage { Field::Null } else { Field::Absent };
+            let plain = choices.iter().all(|choice| choice.delta.role.is_none() && choice.finish_reason.is_none());
             self.emit(service_tier, system_fingerprint, choices, usage, extra, sink);
+            return plain;
+        }
+        false
+    }
+
+    /// The last event once more, all but the text of its one choice.
+    pub fn again(&mut self, index: u32, part: Part, text: Text<'_>, sink: &mut impl Sink) {
+        let Some(state) = self.choices.iter_mut().find(|state| state.index == index) else {
+            return;
+        };
+        let [content, reasoning, _] = &mut state.halves;
+        let half = match part {
+            Part::Content => content,
+            Part::Reasoning => reasoning,
+        };
+        let mut text = Field::Value(text);
+        if settle_text(&mut text, half, false)
+            && let Field::Value(text) = text
+        {
+            if let Some(assembly) = &mut self.assembly {
+                assembly.add_text(index, part, &text);
+            }
+            sink.again(part, &text);
         }
     }
 

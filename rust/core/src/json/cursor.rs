@@ -101,6 +101,12 @@ impl<'a> Cursor<'a> {
         self.len - self.rest.len()
     }
 
+    /// Bytes not read yet.
+    #[must_use]
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     #[cold]
     fn error<T>(&self, expected: &'static str) -> Result<T> {
         Err(JsonError { at: self.position(), expected })

@@ -3,12 +3,14 @@
 //! Any of their quirks may show up behind any gateway, so all are understood at once; only what one and the same
 //! bytes mean differently from server to server is a [`Dialect`](crate::decoder::Dialect).
 
+use std::ops::Range;
+
 use super::error_body;
 use crate::chunk::{Choice, Delta, Extra, Extras, Field, FinishReason, Function, Text, ToolCall};
 use crate::error::{Class, Error};
 use crate::framing::Frame;
 use crate::json::{Cursor, JsonError, Kind, Str, Value, write_str};
-use crate::stream::{Incoming, Sink, Stream};
+use crate::stream::{Incoming, Part, Sink, Stream};
 use crate::usage::{self, Counts};
 
 type Result<T> = std::result::Result<T, JsonError>;
@@ -16,36 +18,163 @@ type Result<T> = std::result::Result<T, JsonError>;
 /// Filler that hides the length of a chunk: nobody's data.
 const FILLER: [&[u8]; 2] = [b"obfuscation", b"p"];
 
-/// One event of a stream.
-pub(crate) fn frame(frame: Frame<'_>, stream: &mut Stream, sink: &mut impl Sink) -> std::result::Result<(), Error> {
-    if frame.data.starts_with(b"[DONE]") {
-        stream.end(sink);
-        return Ok(());
-    }
-    if frame.data.iter().all(u8::is_ascii_whitespace) {
-        return Ok(());
-    }
-    let document = read(frame.data).map_err(|error| match frame.name {
-        // An error event may be prose.
-        b"error" => Error::new(Class::InternalServer, String::from_utf8_lossy(frame.data)),
-        _ => Error::invalid_json(error, frame.data),
-    })?;
-    accept(document, frame.data, frame.name == b"error", stream, sink)
+/// The reader of one stream.
+#[derive(Debug, Default)]
+pub(crate) struct Chat {
+    template: Template,
 }
 
-/// A single response: the one chunk that says it all.
-pub(crate) fn body(body: &[u8], stream: &mut Stream, sink: &mut impl Sink) -> std::result::Result<(), Error> {
-    let document = read(body).map_err(|error| Error::invalid_json(error, body))?;
-    if !document.is_completion && document.error.is_none() {
-        let start = String::from_utf8_lossy(body.get(..body.len().min(200)).unwrap_or_default());
-        return Err(Error::new(
-            Class::ResponseValidation,
-            format!("expected a chat completion with `choices`, got {start:?}"),
-        ));
+impl Chat {
+    /// One event of a stream.
+    pub(crate) fn frame(
+        &mut self,
+        frame: Frame<'_>,
+        stream: &mut Stream,
+        sink: &mut impl Sink,
+    ) -> std::result::Result<(), Error> {
+        let data = frame.data;
+        if let Some(text) = self.template.text(frame) {
+            stream.again(self.template.index, self.template.part, Text::Json(text), sink);
+            return Ok(());
+        }
+        self.template.forget();
+        if data.starts_with(b"[DONE]") {
+            stream.end(sink);
+            return Ok(());
+        }
+        if data.iter().all(u8::is_ascii_whitespace) {
+            return Ok(());
+        }
+        let document = read(data).map_err(|error| match frame.name {
+            // An error event may be prose.
+            b"error" => Error::new(Class::InternalServer, String::from_utf8_lossy(data)),
+            _ => Error::invalid_json(error, data),
+        })?;
+        let next = Template::hole(&document, data);
+        if accept(document, data, frame.name == b"error", stream, sink)?
+            && let Some(next) = next
+        {
+            self.template.learn(next, data);
+        }
+        Ok(())
     }
-    accept(document, body, false, stream, sink)?;
-    stream.end(sink);
-    Ok(())
+
+    /// A single response: the one chunk that says it all.
+    #[expect(clippy::unused_self, reason = "the same items in each family")]
+    pub(crate) fn body(
+        &mut self,
+        body: &[u8],
+        stream: &mut Stream,
+        sink: &mut impl Sink,
+    ) -> std::result::Result<(), Error> {
+        let document = read(body).map_err(|error| Error::invalid_json(error, body))?;
+        if !document.is_completion && document.error.is_none() {
+            let start = String::from_utf8_lossy(body.get(..body.len().min(200)).unwrap_or_default());
+            return Err(Error::new(
+                Class::ResponseValidation,
+                format!("expected a chat completion with `choices`, got {start:?}"),
+            ));
+        }
+        accept(document, body, false, stream, sink)?;
+        stream.end(sink);
+        Ok(())
+    }
+}
+
+/// The last event with a hole where its text was, and another where its filler was.
+///
+/// The events of one stream hardly differ: an event that has the same bytes around a string means the same but for
+/// that string, exactly, and need not be read again.
+#[derive(Debug, Default)]
+struct Template {
+    /// Empty if there is none.
+    before: Vec<u8>,
+    between: Vec<u8>,
+    /// After the filler's string, if there is one.
+    after: Option<Vec<u8>>,
+    index: u32,
+    part: Part,
+}
+
+/// Where the strings are in an event, quotes included, and what the first one is.
+struct Hole {
+    text: Range<usize>,
+    filler: Option<Range<usize>>,
+    index: u32,
+    part: Part,
+}
+
+impl Template {
+    fn forget(&mut self) {
+        self.before.clear();
+    }
+
+    /// The text of an event that is otherwise the same as the last.
+    fn text<'a>(&self, frame: Frame<'a>) -> Option<Str<'a>> {
+        if self.before.is_empty() || !frame.name.is_empty() {
+            return None;
+        }
+        let mut cursor = Cursor::new(frame.data.strip_prefix(self.before.as_slice())?);
+        let text = cursor.string().ok()?;
+        let mut rest = cursor.rest().strip_prefix(self.between.as_slice())?;
+        if let Some(after) = &self.after {
+            let mut cursor = Cursor::new(rest);
+            cursor.string().ok()?;
+            rest = cursor.rest().strip_prefix(after.as_slice())?;
+        }
+        rest.is_empty().then_some(text)
+    }
+
+    /// Whether an event is one choice with one piece of text and nothing else that would be news twice.
+    fn hole(document: &Document<'_>, data: &[u8]) -> Option<Hole> {
+        let mut choices = document.event.choices.iter();
+        let (Some(choice), None) = (choices.next(), choices.next()) else {
+            return None;
+        };
+        let delta = &choice.delta;
+        let (part, text) = match (&delta.content, &delta.reasoning_content) {
+            (Field::Value(Text::Json(text)), other) if is_blank(other) => (Part::Content, *text),
+            (other, Field::Value(Text::Json(text))) if is_blank(other) => (Part::Reasoning, *text),
+            _ => return None,
+        };
+        let plain = document.usage.or(document.usage_elsewhere).or(document.timings).is_none()
+            && document.error.is_none()
+            && document.failure.is_none()
+            && choice.finish_reason.is_none()
+            && !matches!(choice.logprobs, Field::Value(_))
+            && !matches!(delta.refusal, Field::Value(_))
+            && delta.tool_calls.is_empty()
+            && delta.function_call.is_none()
+            && delta.audio.is_none()
+            && delta.annotations.is_none()
+            && delta.extra.iter().all(|extra| *extra.json == *b"null");
+        let text = quoted(data, text)?;
+        let filler = document.filler.and_then(|filler| quoted(data, filler)).filter(|filler| filler.start >= text.end);
+        plain.then_some(Hole { text, filler, index: choice.index, part })
+    }
+
+    fn learn(&mut self, hole: Hole, data: &[u8]) {
+        let Hole { text, filler, index, part } = hole;
+        let end = filler.as_ref().map_or(data.len(), |filler| filler.start);
+        let copy = |to: &mut Vec<u8>, range: Range<usize>| {
+            to.clear();
+            to.extend_from_slice(data.get(range).unwrap_or_default());
+        };
+        copy(&mut self.before, 0..text.start);
+        copy(&mut self.between, text.end..end);
+        match filler {
+            Some(filler) => copy(self.after.get_or_insert_default(), filler.end..data.len()),
+            None => self.after = None,
+        }
+        (self.index, self.part) = (index, part);
+    }
+}
+
+/// Where a string stands in the data it was read from, with its quotes.
+fn quoted(data: &[u8], text: Str<'_>) -> Option<Range<usize>> {
+    let start = text.raw().as_ptr().addr().checked_sub(data.as_ptr().addr())?;
+    let range = start.checked_sub(1)?..start + text.raw().len() + 1;
+    (range.end <= data.len()).then_some(range)
 }
 
 /// A document, read but not yet judged.
@@ -60,20 +189,20 @@ struct Document<'a> {
     error: Option<&'a [u8]>,
     /// A finish reason that means failure.
     failure: Option<Str<'a>>,
+    filler: Option<Str<'a>>,
 }
 
+/// True if the event was handed out as a chunk of nothing but text.
 fn accept(
     document: Document<'_>,
     data: &[u8],
     is_error: bool,
     stream: &mut Stream,
     sink: &mut impl Sink,
-) -> std::result::Result<(), Error> {
+) -> std::result::Result<bool, Error> {
     let no_choices = document.event.choices.is_empty();
     let failed = is_error || document.error.is_some();
-    if document.is_completion {
-        stream.push(document.event, sink);
-    }
+    let repeatable = document.is_completion && stream.push(document.event, sink);
     let last_word = no_choices || failed || stream.finished();
     let invalid = |error| Error::invalid_json(error, data);
     if let Some(raw) = document.usage.or(document.usage_elsewhere) {
@@ -95,7 +224,7 @@ fn accept(
             format!("the provider ended its answer with finish_reason {:?}", reason.decode()),
         ));
     }
-    Ok(())
+    Ok(repeatable)
 }
 
 fn read(data: &[u8]) -> Result<Document<'_>> {
@@ -160,6 +289,7 @@ fn read(data: &[u8]) -> Result<Document<'_>> {
                 document.timings = raw.starts_with(b"{").then_some(raw);
                 event.extra.push(Extra::new(key, raw));
             }
+            key if FILLER.contains(&key) => document.filler = cursor.string_or_skip()?,
             _ => keep(cursor, key, &mut event.extra)?,
         }
         Ok(())
@@ -281,7 +411,7 @@ fn read_delta<'a>(cursor: &mut Cursor<'a>, whole: bool) -> Result<Delta<'a>> {
         Ok(())
     })?;
     // Three names for one thing; the same text may stand under two of them.
-    if !matches!(&delta.reasoning_content, Field::Value(text) if !text.is_empty()) {
+    if is_blank(&delta.reasoning_content) {
         if !matches!(reasoning, Field::Absent) {
             delta.reasoning_content = reasoning;
         } else if let Some(text) = details.map(details_text).transpose()?.flatten() {
@@ -413,10 +543,7 @@ fn timings_counts(raw: &[u8]) -> Result<Counts> {
 }
 
 fn keep<'a>(cursor: &mut Cursor<'a>, key: Str<'a>, extra: &mut Extras<'a>) -> Result<()> {
-    let raw = cursor.skip()?;
-    if !FILLER.contains(&key.raw()) {
-        extra.push(Extra::new(key, raw));
-    }
+    extra.push(Extra::new(key, cursor.skip()?));
     Ok(())
 }
 
@@ -431,6 +558,10 @@ fn text_field<'a>(cursor: &mut Cursor<'a>) -> Result<Field<Text<'a>>> {
 fn object_or_skip<'a>(cursor: &mut Cursor<'a>) -> Result<Option<&'a [u8]>> {
     let raw = cursor.skip()?;
     Ok(raw.starts_with(b"{").then_some(raw))
+}
+
+fn is_blank(text: &Field<Text<'_>>) -> bool {
+    !matches!(text, Field::Value(text) if !text.is_empty())
 }
 
 fn is_empty_array(raw: &[u8]) -> bool {

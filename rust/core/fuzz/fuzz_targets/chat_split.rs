@@ -1,0 +1,60 @@
+//! Any cut of the bytes gives the chunks, the usage, the response and the error of the uncut bytes.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use penstock_core::chunk::{Chunk, Head};
+use penstock_core::decoder::{Decoder, Dialect, Family, Options};
+use penstock_core::stream::Sink;
+
+#[derive(Default)]
+struct Seen(Vec<String>);
+
+impl Sink for Seen {
+    fn chunk(&mut self, chunk: &Chunk<'_>) {
+        self.0.push(format!("{chunk:?}"));
+    }
+}
+
+fn decode(pieces: &[&[u8]]) -> (Vec<String>, String, Vec<u8>, Option<String>) {
+    let mut decoder = Decoder::new(
+        Family::Chat,
+        Options {
+            dialect: Dialect::default(),
+            include_usage: true,
+            max_event_size: 1 << 20,
+            keep: true,
+            fallback: Head { id: "chatcmpl-fuzz".into(), created: 1, model: "fuzz".into() },
+        },
+    );
+    let mut seen = Seen::default();
+    let mut error = None;
+    for piece in pieces {
+        // An error comes with the call after the last chunk: which call that is depends on the cuts, the error does not.
+        if let Err(found) = decoder.feed(piece, &mut seen) {
+            error = Some(format!("{found:?}"));
+            break;
+        }
+    }
+    if error.is_none() {
+        error = decoder.finish(&mut seen).err().map(|found| format!("{found:?}"));
+    }
+    let mut response = Vec::new();
+    decoder.write_response(&mut response);
+    (seen.0, format!("{:?}", decoder.usage()), response, error)
+}
+
+fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
+    let (body, cuts) = input;
+    let whole = decode(&[&body]);
+    let mut pieces = Vec::new();
+    let mut rest = body.as_slice();
+    for cut in &cuts {
+        let (piece, after) = rest.split_at(usize::from(*cut).min(rest.len()));
+        pieces.push(piece);
+        rest = after;
+    }
+    pieces.push(rest);
+    assert_eq!(whole, decode(&pieces));
+    let single: Vec<&[u8]> = body.chunks(1).collect();
+    assert_eq!(whole, decode(&single));
+});
