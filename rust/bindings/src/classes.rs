@@ -159,7 +159,9 @@ pub(crate) static USAGE: Shape = Shape {
         Field { name: "prompt_tokens_details", kind: Kind::Record(&PROMPT_TOKENS_DETAILS) },
         Field { name: "completion_tokens_details", kind: Kind::Record(&COMPLETION_TOKENS_DETAILS) },
     ],
-    make: |py, record| CompletionUsage { source: SOURCES[0], complete: true, raw: Box::default() }.into_object(py, record),
+    make: |py, record| {
+        CompletionUsage { source: SOURCES[0], complete: true, raw: Box::default() }.into_object(py, record)
+    },
     names: PyOnceLock::new(),
 };
 

@@ -184,11 +184,7 @@ impl Decoder {
 }
 
 /// `text` is core's own writing: an object of the schema.
-fn build_response(
-    py: Python<'_>,
-    text: &[u8],
-    usage: Option<&Usage>,
-) -> PyResult<Py<Record>> {
+fn build_response(py: Python<'_>, text: &[u8], usage: Option<&Usage>) -> PyResult<Py<Record>> {
     let mut record = json::build_record(py, text, &COMPLETION)?;
     if let (Some(usage), Some(slot)) = (usage, COMPLETION.slot_of("usage")) {
         // With its provenance, which JSON does not carry.
@@ -202,7 +198,10 @@ fn unknown(what: &str, given: &str, known: &[&str]) -> PyErr {
 }
 
 fn read_family(name: &str) -> PyResult<Family> {
-    name.parse().map_err(|()| unknown("family", name, &Family::ALL.map(Family::name)))
+    name.parse().map_err(|()| {
+        let known: Vec<_> = Family::ALL.iter().map(|family| family.name()).collect();
+        unknown("family", name, &known)
+    })
 }
 
 fn read_dialect(given: Option<&Bound<'_, PyMapping>>) -> PyResult<Dialect> {

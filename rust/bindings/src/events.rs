@@ -58,12 +58,15 @@ impl EventDecoder {
             match sse.next(&mut input) {
                 Ok(Some(event)) => {
                     let name = event.frame.name;
-                    list.append(Py::new(py, ServerSentEvent {
-                        event: text(if name.is_empty() { b"message" } else { name }),
-                        data: text(event.frame.data),
-                        id: text(event.id),
-                        retry: event.retry,
-                    })?)?;
+                    list.append(Py::new(
+                        py,
+                        ServerSentEvent {
+                            event: text(if name.is_empty() { b"message" } else { name }),
+                            data: text(event.frame.data),
+                            id: text(event.id),
+                            retry: event.retry,
+                        },
+                    )?)?;
                 }
                 Ok(None) => return Ok(list),
                 Err(error) => {

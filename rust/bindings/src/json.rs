@@ -60,9 +60,8 @@ fn build<'py>(py: Python<'py>, cursor: &mut Cursor<'_>, kind: Kind) -> PyResult<
             };
             let list = PyList::empty(py);
             let mut failed = None;
-            let read = cursor.array(|cursor| {
-                keep(&mut failed, build(py, cursor, each).and_then(|item| list.append(item)), cursor)
-            });
+            let read = cursor
+                .array(|cursor| keep(&mut failed, build(py, cursor, each).and_then(|item| list.append(item)), cursor));
             outcome(read, failed)?;
             list.into_any()
         }
@@ -110,10 +109,7 @@ pub(crate) fn end_others(mut others: Vec<u8>) -> Others {
 }
 
 /// Reads an object with a callback that may fail in Python's way.
-fn object<'j>(
-    cursor: &mut Cursor<'j>,
-    mut each: impl FnMut(&mut Cursor<'j>, Str<'j>) -> PyResult<()>,
-) -> PyResult<()> {
+fn object<'j>(cursor: &mut Cursor<'j>, mut each: impl FnMut(&mut Cursor<'j>, Str<'j>) -> PyResult<()>) -> PyResult<()> {
     let mut failed = None;
     let read = cursor.object(|cursor, key| {
         let outcome = each(cursor, key);

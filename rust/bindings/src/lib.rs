@@ -17,8 +17,8 @@ mod _native {
 
     #[pymodule_export]
     use super::classes::{
-        ChatCompletion, ChatCompletionChunk, ChatCompletionMessage, Choice, ChoiceDelta, ChunkChoice, CompletionTokensDetails,
-        CompletionUsage, Function, PromptTokensDetails, ToolCall,
+        ChatCompletion, ChatCompletionChunk, ChatCompletionMessage, Choice, ChoiceDelta, ChunkChoice,
+        CompletionTokensDetails, CompletionUsage, Function, PromptTokensDetails, ToolCall,
     };
     #[pymodule_export]
     use super::decoder::{ChunkIterator, Decoder, decode_response};
@@ -36,7 +36,7 @@ mod _native {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
-        let families = penstock_core::decoder::Family::ALL.map(penstock_core::decoder::Family::name);
+        let families = penstock_core::decoder::Family::ALL.iter().map(|family| family.name());
         module.add("FAMILIES", PyTuple::new(py, families)?)?;
         // Every subclass comes with it.
         py.import("collections.abc")?.getattr("Mapping")?.call_method1("register", (py.get_type::<Record>(),))?;

@@ -39,9 +39,8 @@ pub(crate) enum Kind {
 
 impl Shape {
     fn names(&self, py: Python<'_>) -> &[Py<PyString>] {
-        self.names.get_or_init(py, || {
-            self.fields.iter().map(|field| PyString::intern(py, field.name).unbind()).collect()
-        })
+        self.names
+            .get_or_init(py, || self.fields.iter().map(|field| PyString::intern(py, field.name).unbind()).collect())
     }
 
     /// The slot of a name. Names in source code are interned, so a look at the pointer is nearly always enough.
@@ -65,12 +64,8 @@ impl Shape {
 }
 
 /// A record without a schema: log probabilities, audio, annotations.
-pub(crate) static OPEN: Shape = Shape {
-    name: "Record",
-    fields: &[],
-    make: |py, record| Py::new(py, record),
-    names: PyOnceLock::new(),
-};
+pub(crate) static OPEN: Shape =
+    Shape { name: "Record", fields: &[], make: |py, record| Py::new(py, record), names: PyOnceLock::new() };
 
 /// The fields outside the slots, as the text of one JSON object; None if there are none.
 pub(crate) type Others = Option<Arc<[u8]>>;
@@ -247,9 +242,8 @@ impl Record {
 
     /// Called for names that are no attributes of the class.
     fn __getattr__<'py>(&self, name: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        self.find(name)?.ok_or_else(|| {
-            PyAttributeError::new_err(format!("'{}' object has no attribute '{name}'", self.shape.name))
-        })
+        self.find(name)?
+            .ok_or_else(|| PyAttributeError::new_err(format!("'{}' object has no attribute '{name}'", self.shape.name)))
     }
 
     fn __contains__(&self, name: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -320,7 +314,8 @@ impl Record {
     }
 
     fn __deepcopy__<'py>(slf: &Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let (class, arguments): (Bound<'py, PyType>, Bound<'py, PyTuple>) = slf.call_method0("__reduce__")?.extract()?;
+        let (class, arguments): (Bound<'py, PyType>, Bound<'py, PyTuple>) =
+            slf.call_method0("__reduce__")?.extract()?;
         class.call1(arguments)
     }
 

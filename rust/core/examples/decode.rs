@@ -6,9 +6,9 @@ use std::env;
 use std::error::Error;
 use std::fs;
 
-use penstock_core::chunk::{Chunk, Field, Head};
+use penstock_core::chunk::{Chunk, Field, Head, Text};
 use penstock_core::decoder::{Decoder, Dialect, Family, Options};
-use penstock_core::stream::Sink;
+use penstock_core::stream::{Part, Sink};
 
 /// Reads what most callers read.
 #[derive(Default)]
@@ -16,11 +16,15 @@ struct Length(usize);
 
 impl Sink for Length {
     fn chunk(&mut self, chunk: &Chunk<'_>) {
-        for choice in &chunk.choices {
+        for choice in chunk.choices.iter() {
             if let Field::Value(text) = &choice.delta.content {
-                self.0 += text.decode().len();
+                self.again(Part::Content, text);
             }
         }
+    }
+
+    fn again(&mut self, _: Part, text: &Text<'_>) {
+        self.0 += text.decode().len();
     }
 }
 

@@ -47,10 +47,9 @@ type Extras = Vec<(String, Value<'static>)>;
 
 impl Assembly {
     pub fn add(&mut self, chunk: &Chunk<'_>) {
-        for (kept, given) in [
-            (&mut self.service_tier, chunk.service_tier),
-            (&mut self.system_fingerprint, chunk.system_fingerprint),
-        ] {
+        for (kept, given) in
+            [(&mut self.service_tier, chunk.service_tier), (&mut self.system_fingerprint, chunk.system_fingerprint)]
+        {
             if let Field::Value(text) = given {
                 match kept {
                     Some(kept) if kept.as_bytes() == text.raw() => {}

@@ -4,34 +4,75 @@ use std::str::FromStr;
 
 use crate::chunk::{Chunk, Head, Text};
 use crate::error::{Class, Error};
-use crate::framing::{Frame, Sse};
+use crate::framing::{self, Frame, Framing};
 use crate::json::Cursor;
 use crate::stream::{Part, Sink, Stream};
 use crate::usage::{Account, Reasoning, Usage};
-use crate::wire::chat::Chat;
+use crate::wire;
 
-/// The wire families.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    Chat,
+/// One line a family: its name, its reader and how its streams are framed.
+macro_rules! families {
+    ($($family:ident($reader:ty) $name:literal $framing:ident,)*) => {
+        /// The wire families.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Family {
+            $($family,)*
+        }
+
+        impl Family {
+            pub const ALL: &[Family] = &[$(Family::$family,)*];
+
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Family::$family => $name,)*
+                }
+            }
+
+            fn framing(self, max_event_size: usize) -> Framing {
+                match self {
+                    $(Family::$family => Framing::$framing(framing::$framing::new(max_event_size)),)*
+                }
+            }
+
+            fn wire(self) -> Wire {
+                match self {
+                    $(Family::$family => Wire::$family(<$reader>::default()),)*
+                }
+            }
+        }
+
+        /// The reader of a family, with what it keeps from event to event.
+        #[derive(Debug)]
+        enum Wire {
+            $($family($reader),)*
+        }
+
+        impl Wire {
+            fn frame(&mut self, frame: Frame<'_>, stream: &mut Stream, sink: &mut impl Sink) -> Result<(), Error> {
+                match self {
+                    $(Wire::$family(reader) => reader.frame(frame, stream, sink),)*
+                }
+            }
+
+            fn body(&mut self, body: &[u8], stream: &mut Stream, sink: &mut impl Sink) -> Result<(), Error> {
+                match self {
+                    $(Wire::$family(reader) => reader.body(body, stream, sink),)*
+                }
+            }
+        }
+    };
 }
 
-impl Family {
-    pub const ALL: [Family; 1] = [Family::Chat];
-
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Family::Chat => "chat",
-        }
-    }
+families! {
+    Chat(wire::chat::Chat) "chat" Sse,
 }
 
 impl FromStr for Family {
     type Err = ();
 
     fn from_str(name: &str) -> Result<Self, ()> {
-        Self::ALL.into_iter().find(|family| family.name() == name).ok_or(())
+        Self::ALL.iter().copied().find(|family| family.name() == name).ok_or(())
     }
 }
 
@@ -68,7 +109,7 @@ pub struct Options {
 /// Decodes one response body.
 #[derive(Debug)]
 pub struct Decoder {
-    framing: Sse,
+    framing: Framing,
     wire: Wire,
     stream: Stream,
     end: End,
@@ -76,32 +117,6 @@ pub struct Decoder {
     failed: Option<Error>,
     /// No byte has come yet.
     fresh: bool,
-}
-
-/// The reader of a family, with what it keeps from event to event.
-#[derive(Debug)]
-enum Wire {
-    Chat(Chat),
-}
-
-impl Wire {
-    fn new(family: Family) -> Self {
-        match family {
-            Family::Chat => Self::Chat(Chat::default()),
-        }
-    }
-
-    fn frame(&mut self, frame: Frame<'_>, stream: &mut Stream, sink: &mut impl Sink) -> Result<(), Error> {
-        match self {
-            Self::Chat(chat) => chat.frame(frame, stream, sink),
-        }
-    }
-
-    fn body(&mut self, body: &[u8], stream: &mut Stream, sink: &mut impl Sink) -> Result<(), Error> {
-        match self {
-            Self::Chat(chat) => chat.body(body, stream, sink),
-        }
-    }
 }
 
 /// Counts the chunks that pass, to know whether a call has given anything.
@@ -127,8 +142,8 @@ impl Decoder {
     pub fn new(family: Family, options: Options) -> Self {
         let Options { dialect, include_usage, max_event_size, keep, fallback } = options;
         Self {
-            framing: Sse::new(max_event_size),
-            wire: Wire::new(family),
+            framing: family.framing(max_event_size),
+            wire: family.wire(),
             stream: Stream::new(fallback, include_usage, keep, Account::new(dialect.reasoning)),
             end: dialect.end,
             failed: None,
@@ -194,20 +209,20 @@ impl Decoder {
         }
         let mut input = bytes;
         while !self.stream.done() {
-            let Some(event) = self.framing.next(&mut input)? else {
+            let Some(frame) = self.framing.next(&mut input)? else {
                 break;
             };
-            self.wire.frame(event.frame, &mut self.stream, sink)?;
+            self.wire.frame(frame, &mut self.stream, sink)?;
         }
         Ok(())
     }
 
     fn close(&mut self, sink: &mut impl Sink) -> Result<(), Error> {
         if !self.stream.done()
-            && let Some(event) = self.framing.finish()
-            && is_whole(event.frame.data)
+            && let Some(frame) = self.framing.finish()
+            && is_whole(frame.data)
         {
-            self.wire.frame(event.frame, &mut self.stream, sink)?;
+            self.wire.frame(frame, &mut self.stream, sink)?;
         }
         let whole = match self.end {
             End::Finish => self.stream.finished(),
@@ -245,7 +260,7 @@ pub fn decode_response(
         fn again(&mut self, _: Part, _: &Text<'_>) {}
     }
     let mut stream = Stream::new(fallback, false, true, Account::new(dialect.reasoning));
-    Wire::new(family).body(body, &mut stream, &mut Nowhere)?;
+    family.wire().body(body, &mut stream, &mut Nowhere)?;
     stream.write_response(out);
     Ok(stream.usage().cloned())
 }

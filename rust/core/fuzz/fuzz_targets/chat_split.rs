@@ -2,20 +2,56 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use penstock_core::chunk::{Chunk, Head};
+use penstock_core::chunk::{Chunk, Field, Head, Text};
 use penstock_core::decoder::{Decoder, Dialect, Family, Options};
-use penstock_core::stream::Sink;
+use penstock_core::stream::{Part, Sink};
+
+/// A chunk without its texts, and the texts: `again` is the last one with another text, whichever way it was cut.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Item {
+    rest: String,
+    content: Vec<String>,
+    reasoning: Vec<String>,
+}
 
 #[derive(Default)]
-struct Seen(Vec<String>);
+struct Seen(Vec<Item>);
+
+fn take(text: &mut Field<Text<'_>>) -> Option<String> {
+    let found = match text {
+        Field::Value(text) => Some(text.decode().into_owned()),
+        _ => None,
+    };
+    if found.is_some() {
+        *text = Field::Null;
+    }
+    found
+}
 
 impl Sink for Seen {
     fn chunk(&mut self, chunk: &Chunk<'_>) {
-        self.0.push(format!("{chunk:?}"));
+        let mut item = Item::default();
+        let mut chunk = chunk.clone();
+        for choice in chunk.choices.iter_mut() {
+            item.content.extend(take(&mut choice.delta.content));
+            item.reasoning.extend(take(&mut choice.delta.reasoning_content));
+        }
+        item.rest = format!("{chunk:?}");
+        self.0.push(item);
+    }
+
+    fn again(&mut self, part: Part, text: &Text<'_>) {
+        let mut item = self.0.last().cloned().expect("a chunk came before");
+        let texts = match part {
+            Part::Content => &mut item.content,
+            Part::Reasoning => &mut item.reasoning,
+        };
+        *texts = vec![text.decode().into_owned()];
+        self.0.push(item);
     }
 }
 
-fn decode(pieces: &[&[u8]]) -> (Vec<String>, String, Vec<u8>, Option<String>) {
+fn decode(pieces: &[&[u8]]) -> (Vec<Item>, String, Vec<u8>, Option<String>) {
     let mut decoder = Decoder::new(
         Family::Chat,
         Options {

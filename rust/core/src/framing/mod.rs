@@ -12,6 +12,35 @@ pub struct Frame<'a> {
     pub data: &'a [u8],
 }
 
+/// The framing of a stream, chosen once.
+#[derive(Debug)]
+pub(crate) enum Framing {
+    Sse(Sse),
+}
+
+impl Framing {
+    /// The next frame of `input`, which is moved past what was read; None when more bytes are needed.
+    pub(crate) fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Option<Frame<'s>>, TooLarge> {
+        match self {
+            Framing::Sse(sse) => Ok(sse.next(input)?.map(|event| event.frame)),
+        }
+    }
+
+    /// The end of the input: what is there of an unfinished frame, if it may be good enough.
+    pub(crate) fn finish(&mut self) -> Option<Frame<'_>> {
+        match self {
+            Framing::Sse(sse) => sse.finish().map(|event| event.frame),
+        }
+    }
+
+    /// The last line that was no part of the format, if there was one.
+    pub(crate) fn stray(&self) -> &[u8] {
+        match self {
+            Framing::Sse(sse) => sse.stray(),
+        }
+    }
+}
+
 /// A frame, finished or not, that is larger than allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge {

@@ -179,7 +179,10 @@ fn classify(
         if too_long && status != Some(429) && !all.contains("string_above_max_length") {
             return Class::ContextWindowExceeded;
         }
-        if has(&CONTENT_POLICY) || code == Some("invalid_prompt") || metadata.is_some_and(|m| m.get("flagged_input").is_some()) {
+        if has(&CONTENT_POLICY)
+            || code == Some("invalid_prompt")
+            || metadata.is_some_and(|m| m.get("flagged_input").is_some())
+        {
             return Class::ContentPolicyViolation;
         }
         if status != Some(429) {
@@ -236,7 +239,11 @@ fn of_type(name: &str) -> Option<Class> {
         "authentication_error" | "invalid_api_key" | "unauthorized" => Class::Authentication,
         "permission_error" | "permission_denied" | "forbidden" => Class::PermissionDenied,
         "not_found_error" | "not_found" => Class::NotFound,
-        "rate_limit_error" | "rate_limit_exceeded" | "insufficient_quota" | "requests" | "tokens"
+        "rate_limit_error"
+        | "rate_limit_exceeded"
+        | "insufficient_quota"
+        | "requests"
+        | "tokens"
         | "resource_exhausted" => Class::RateLimit,
         "billing_error" | "insufficient_credits" => Class::PaymentRequired,
         "overloaded_error" | "service_unavailable" | "unavailable" | "overloaded" => Class::ServiceUnavailable,
