@@ -75,7 +75,7 @@ impl Sink for Nothing {
 
 impl Sink for Texts<'_> {
     fn chunk(&mut self, chunk: &Chunk<'_>) {
-        for choice in chunk.choices.iter() {
+        for choice in &chunk.choices {
             self.index = choice.index;
             if let Field::Value(text) = &choice.delta.content {
                 self.again(Part::Content, text);
@@ -132,7 +132,7 @@ mod slots {
 fn build_chunk(py: Python<'_>, chunk: &Chunk<'_>, memo: &mut Memo) -> PyResult<Py<Record>> {
     let mut last = None;
     let choices = PyList::empty(py);
-    for choice in chunk.choices.iter() {
+    for choice in &chunk.choices {
         let delta = build_delta(py, &choice.delta)?;
         let choice = build_choice(py, choice, delta.clone_ref(py))?;
         choices.append(&choice)?;

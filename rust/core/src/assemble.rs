@@ -58,7 +58,7 @@ impl Assembly {
             }
         }
         keep_last(&mut self.extra, &chunk.extra);
-        for choice in chunk.choices.iter() {
+        for choice in &chunk.choices {
             let place = self.choices.binary_search_by_key(&choice.index, |message| message.index);
             let place = place.unwrap_or_else(|place| {
                 self.choices.insert(place, Message { index: choice.index, ..Message::default() });
@@ -137,7 +137,7 @@ impl Message {
             (kept @ Field::Absent, Field::Null) => *kept = Field::Null,
             _ => {}
         }
-        for call in tool_calls.iter() {
+        for call in tool_calls {
             let place = call.index.map_or(0, |index| index as usize);
             while self.tool_calls.len() <= place {
                 self.tool_calls.push(Call::default());

@@ -5,7 +5,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::assemble::Assembly;
 use crate::chunk::{Choice, Chunk, Extra, Extras, Field, FinishReason, Head, Text, ToolCall};
-use crate::few::Few;
 use crate::json::{Str, write_str};
 use crate::usage::{Account, Usage};
 
@@ -33,7 +32,7 @@ pub struct Incoming<'a> {
     pub model: Option<Str<'a>>,
     pub service_tier: Field<Str<'a>>,
     pub system_fingerprint: Field<Str<'a>>,
-    pub choices: Few<Choice<'a>>,
+    pub choices: Vec<Choice<'a>>,
     pub extra: Extras<'a>,
 }
 
@@ -43,7 +42,7 @@ pub struct Stream {
     head: Head,
     begun: bool,
     include_usage: bool,
-    choices: Few<ChoiceState>,
+    choices: Vec<ChoiceState>,
     /// Extra fields by name and last value, hashed: an event that only repeats them is no news.
     known: Vec<(u64, u64)>,
     account: Account,
@@ -78,7 +77,7 @@ impl Stream {
             head: fallback,
             begun: false,
             include_usage,
-            choices: Few::default(),
+            choices: Vec::new(),
             known: Vec::new(),
             account,
             assembly: keep.then(Assembly::default),
@@ -122,7 +121,7 @@ impl Stream {
         for Extra { key, json } in &extra {
             news |= self.is_news(0, *key, json);
         }
-        for choice in choices.iter_mut() {
+        for choice in &mut choices {
             news |= self.settle(choice);
         }
         if news {
@@ -164,7 +163,7 @@ impl Stream {
         self.account.close();
         if self.include_usage {
             let usage = self.account.usage().cloned();
-            self.emit(Field::Absent, Field::Absent, Few::default(), usage.as_ref().into(), Vec::new(), sink);
+            self.emit(Field::Absent, Field::Absent, Vec::new(), usage.as_ref().into(), Vec::new(), sink);
         }
     }
 
@@ -183,7 +182,7 @@ impl Stream {
         &mut self,
         service_tier: Field<Str<'a>>,
         system_fingerprint: Field<Str<'a>>,
-        choices: Few<Choice<'a>>,
+        choices: Vec<Choice<'a>>,
         usage: Field<&'a Usage>,
         extra: Extras<'a>,
         sink: &mut impl Sink,
@@ -273,7 +272,7 @@ impl Stream {
             news = true;
             delta.role = delta.role.filter(|role| !role.is_empty()).or(Some(Str::plain("assistant")));
         }
-        for call in delta.tool_calls.iter_mut() {
+        for call in &mut delta.tool_calls {
             news |= state.settle_call(call, &self.head.id);
         }
         if state.finished {
