@@ -228,7 +228,8 @@ impl Sse {
                 self.next_id.extend_from_slice(value);
             }
             b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
-                self.retry = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
+                // Digits that no number holds: as long as can be.
+                self.retry = Some(std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX));
                 self.retry_is_new = true;
             }
             b"" | b"id" | b"retry" => {}
