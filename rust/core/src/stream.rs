@@ -256,13 +256,11 @@ impl Stream {
         let name = hasher.finish();
         json.hash(&mut hasher);
         let value = hasher.finish();
-        match self.known.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, known)) => std::mem::replace(known, value) != value,
-            None => {
-                self.known.push((name, value));
-                true
-            }
+        if let Some((_, known)) = self.known.iter_mut().find(|(known, _)| *known == name) {
+            return std::mem::replace(known, value) != value;
         }
+        self.known.push((name, value));
+        true
     }
 
     /// Applies the rules to one choice; false if it says nothing new.

@@ -9,7 +9,7 @@ use super::error_body;
 use crate::chunk::{Choice, Delta, Extra, Extras, Field, FinishReason, Function, Text, ToolCall};
 use crate::error::{Class, Error};
 use crate::framing::Frame;
-use crate::json::{Cursor, JsonError, Kind, Str, Value, write_str};
+use crate::json::{Cursor, JsonError, Kind, Number, Str, Value, write_str};
 use crate::stream::{Incoming, Part, Sink, Stream};
 use crate::usage::{self, Counts};
 
@@ -245,7 +245,7 @@ fn read(data: &[u8]) -> Result<Document<'_>> {
                     plain_error = Some(data);
                 }
             }
-            b"created" => event.created = cursor.number_or_skip()?.map(|number| number.as_i64()),
+            b"created" => event.created = cursor.number_or_skip()?.map(Number::as_i64),
             b"model" => event.model = cursor.string_or_skip()?,
             b"service_tier" => event.service_tier = string_field(cursor)?,
             b"system_fingerprint" => event.system_fingerprint = string_field(cursor)?,
