@@ -122,7 +122,7 @@ bench-quick: $(BENCH_VENV)/.ready ## the parser and the imports only (about a mi
 	$(BENCH_PY) benches/imports.py
 
 callgrind: $(BENCH_VENV)/.ready | check-cargo ## instructions per chunk, in Rust and from Python
-	$(BENCH_PY) benches/callgrind.py
+	$(BENCH_PY) benches/callgrind.py --only penstock,split
 
 report: $(BENCH_VENV)/.ready ## results of the benches into README.md and docs/
 	$(BENCH_PY) benches/report.py

@@ -70,16 +70,20 @@ impl Assembly {
         }
     }
 
-    /// One more piece of a text.
-    pub fn add_text(&mut self, index: u32, part: Part, text: &Text<'_>) {
+    /// One more piece of a text; `call` is the place of the tool call that arguments belong to.
+    pub fn add_text(&mut self, index: u32, part: Part, call: usize, text: &Text<'_>) {
         if let Ok(place) = self.choices.binary_search_by_key(&index, |message| message.index)
             && let Some(message) = self.choices.get_mut(place)
         {
             let whole = match part {
-                Part::Content => &mut message.content,
-                Part::Reasoning => &mut message.reasoning_content,
+                Part::Content => message.content.get_or_insert_default(),
+                Part::Reasoning => message.reasoning_content.get_or_insert_default(),
+                Part::Arguments => match message.tool_calls.get_mut(call) {
+                    Some(call) => &mut call.arguments,
+                    None => return,
+                },
             };
-            whole.get_or_insert_default().push_str(&text.decode());
+            whole.push_str(&text.decode());
         }
     }
 

@@ -22,6 +22,8 @@ pub enum Part {
     #[default]
     Content,
     Reasoning,
+    /// The arguments of the one tool call in the delta.
+    Arguments,
 }
 
 /// One event as a wire reads it: OpenAI-shaped, with the provider's own values.
@@ -35,6 +37,9 @@ pub struct Incoming<'a> {
     pub choices: Vec<Choice<'a>>,
     pub extra: Extras<'a>,
 }
+
+/// Extra fields that say how the provider's values differ from those of the first event.
+const OURS: [&[u8]; 2] = [b"provider_id", b"provider_model"];
 
 #[derive(Debug)]
 pub struct Stream {
@@ -58,6 +63,8 @@ struct ChoiceState {
     /// A high surrogate that the last piece of content, reasoning or refusal ended with.
     halves: [Option<u16>; 3],
     calls: Vec<CallState>,
+    /// The place of the call that the last piece belonged to.
+    last_call: usize,
 }
 
 #[derive(Debug, Default)]
@@ -126,7 +133,11 @@ impl Stream {
         }
         if news {
             let usage = if self.include_usage { Field::Null } else { Field::Absent };
-            let plain = choices.iter().all(|choice| choice.delta.role.is_none() && choice.finish_reason.is_none());
+            let plain = choices.iter().all(|choice| {
+                choice.delta.role.is_none()
+                    && choice.finish_reason.is_none()
+                    && choice.delta.tool_calls.iter().all(|call| call.id.is_none() && call.function.name.is_none())
+            });
             self.emit(service_tier, system_fingerprint, choices, usage, extra, sink);
             return plain;
         }
@@ -139,16 +150,21 @@ impl Stream {
             return;
         };
         let [content, reasoning, _] = &mut state.halves;
+        let call = state.last_call;
         let half = match part {
             Part::Content => content,
             Part::Reasoning => reasoning,
+            Part::Arguments => match state.calls.get_mut(call) {
+                Some(call) => &mut call.half,
+                None => return,
+            },
         };
         let mut text = Field::Value(text);
         if settle_text(&mut text, half, false)
             && let Field::Value(text) = text
         {
             if let Some(assembly) = &mut self.assembly {
-                assembly.add_text(index, part, &text);
+                assembly.add_text(index, part, call, &text);
             }
             sink.again(part, &text);
         }
@@ -232,7 +248,7 @@ impl Stream {
 
     /// Whether this value of an extra field differs from the last one seen in its place.
     fn is_news(&mut self, place: u32, key: Str<'_>, json: &[u8]) -> bool {
-        if matches!(json, b"null" | b"{}" | b"[]" | b"\"\"") || key.raw().starts_with(b"provider_") {
+        if matches!(json, b"null" | b"{}" | b"[]" | b"\"\"") || OURS.contains(&key.raw()) {
             return false;
         }
         let mut hasher = DefaultHasher::new();
@@ -309,6 +325,7 @@ impl ChoiceState {
             self.calls.push(CallState { index: call.index, ..CallState::default() });
             self.calls.len() - 1
         });
+        self.last_call = place;
         let Some(state) = self.calls.get_mut(place) else {
             return false;
         };

@@ -111,7 +111,7 @@ impl Template {
 
     /// The text of an event that is otherwise the same as the last.
     fn text<'a>(&self, frame: Frame<'a>) -> Option<Str<'a>> {
-        if self.before.is_empty() || !frame.name.is_empty() {
+        if self.before.is_empty() || frame.name == b"error" {
             return None;
         }
         let mut cursor = Cursor::new(frame.data.strip_prefix(self.before.as_slice())?);
@@ -132,9 +132,13 @@ impl Template {
             return None;
         };
         let delta = &choice.delta;
-        let (part, text) = match (&delta.content, &delta.reasoning_content) {
-            (Field::Value(Text::Json(text)), other) if is_blank(other) => (Part::Content, *text),
-            (other, Field::Value(Text::Json(text))) if is_blank(other) => (Part::Reasoning, *text),
+        let (part, text) = match (&delta.content, &delta.reasoning_content, delta.tool_calls.as_slice()) {
+            (Field::Value(Text::Json(text)), other, []) if is_blank(other) => (Part::Content, *text),
+            (other, Field::Value(Text::Json(text)), []) if is_blank(other) => (Part::Reasoning, *text),
+            (one, other, [call]) if is_blank(one) && is_blank(other) => match &call.function.arguments {
+                Some(Text::Json(text)) if call.extra.is_empty() => (Part::Arguments, *text),
+                _ => return None,
+            },
             _ => return None,
         };
         let plain = document.usage.or(document.usage_elsewhere).or(document.timings).is_none()
@@ -143,7 +147,6 @@ impl Template {
             && choice.finish_reason.is_none()
             && !matches!(choice.logprobs, Field::Value(_))
             && !matches!(delta.refusal, Field::Value(_))
-            && delta.tool_calls.is_empty()
             && delta.function_call.is_none()
             && delta.audio.is_none()
             && delta.annotations.is_none()
@@ -255,6 +258,7 @@ fn read(data: &[u8]) -> Result<Document<'_>> {
                     Ok(())
                 })?;
             }
+            b"choices" => _ = cursor.skip()?,
             b"usage" => document.usage = object_or_skip(cursor)?,
             b"error" => {
                 let raw = cursor.skip()?;
@@ -314,6 +318,7 @@ fn read_choice<'a>(
         match &*key.bytes() {
             b"index" => choice.index = cursor.number_or_skip()?.map_or(0, |n| u32::try_from(n.as_i64()).unwrap_or(0)),
             b"delta" if cursor.kind()? == Kind::Object => delta = Some(read_delta(cursor, false)?),
+            b"delta" => _ = cursor.skip()?,
             // A whole message: of a single response, or repeated beside the deltas.
             b"message" if cursor.kind()? == Kind::Object => message = Some(cursor.skip()?),
             // Legacy completions; also a copy of the delta's content.
@@ -484,6 +489,7 @@ fn read_call<'a>(cursor: &mut Cursor<'a>) -> Result<ToolCall<'a>> {
             b"id" => call.id = cursor.string_or_skip()?.map(Text::Json),
             b"type" => call.kind = cursor.string_or_skip()?,
             b"function" if cursor.kind()? == Kind::Object => call.function = read_function(cursor)?,
+            b"function" => _ = cursor.skip()?,
             _ => keep(cursor, key, &mut call.extra)?,
         }
         Ok(())
