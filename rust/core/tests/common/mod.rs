@@ -146,12 +146,14 @@ impl Sink for Chunks {
 
     fn again(&mut self, part: Part, text: &Text<'_>) {
         let mut chunk = self.0.last().expect("a chunk to repeat").clone();
-        let name = match part {
-            Part::Content => "content",
-            Part::Reasoning => "reasoning_content",
-        };
         assert_eq!(chunk["choices"].as_array().map(Vec::len), Some(1), "again is for one choice");
-        chunk["choices"][0]["delta"][name] = text.decode().into();
+        let delta = &mut chunk["choices"][0]["delta"];
+        let place = match part {
+            Part::Content => &mut delta["content"],
+            Part::Reasoning => &mut delta["reasoning_content"],
+            Part::Arguments => &mut delta["tool_calls"][0]["function"]["arguments"],
+        };
+        *place = text.decode().into();
         self.0.push(chunk);
     }
 }
