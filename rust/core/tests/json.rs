@@ -146,7 +146,8 @@ fn a_pair_cut_between_pieces_is_joined() {
 
 #[test]
 fn a_half_that_nothing_follows_up_is_replaced_in_its_place() {
-    for (next, expected) in [(r#""b""#, "a\u{fffd}b"), (r#""\n""#, "a\u{fffd}\n"), (r#""\ud83d\ude00""#, "a\u{fffd}😀")] {
+    for (next, expected) in [(r#""b""#, "a\u{fffd}b"), (r#""\n""#, "a\u{fffd}\n"), (r#""\ud83d\ude00""#, "a\u{fffd}😀")]
+    {
         let mut out = String::new();
         let high = literal(r#""a\ud83d""#).unescape(None, &mut out);
         assert_eq!(literal(next).unescape(high, &mut out), None);

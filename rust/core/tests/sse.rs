@@ -228,12 +228,7 @@ fn empty_data_is_data() {
 
 #[test]
 fn an_event_without_data_is_none() {
-    assert_eq!(read(b"event: a\nid: 1\n\ndata: b\n\n").events, [(
-        String::new(),
-        "b".to_owned(),
-        "1".to_owned(),
-        None
-    )]);
+    assert_eq!(read(b"event: a\nid: 1\n\ndata: b\n\n").events, [(String::new(), "b".to_owned(), "1".to_owned(), None)]);
 }
 
 #[test]

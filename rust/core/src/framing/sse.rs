@@ -229,7 +229,8 @@ impl Sse {
             }
             b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
                 // Digits that no number holds: as long as can be.
-                self.retry = Some(std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX));
+                self.retry =
+                    Some(std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX));
                 self.retry_is_new = true;
             }
             b"" | b"id" | b"retry" => {}

@@ -12,10 +12,8 @@ use serde_json::{Map, Value, json};
 
 /// The recordings, which are kept outside of the repository. Says so, loudly, where they are not there.
 pub(crate) fn corpus() -> Option<PathBuf> {
-    let path = std::env::var_os("PENSTOCK_CORPUS").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpus"),
-        PathBuf::from,
-    );
+    let path = std::env::var_os("PENSTOCK_CORPUS")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpus"), PathBuf::from);
     if path.join("index.jsonl").is_file() {
         return Some(path);
     }
@@ -173,13 +171,7 @@ pub(crate) fn decode_pieces<'p>(options: Options, pieces: impl IntoIterator<Item
     let outcome = outcome.and_then(|()| decoder.finish(&mut chunks)).and_then(|()| decoder.finish(&mut chunks));
     let mut text = Vec::new();
     let response = decoder.write_response(&mut text).then(|| serde_json::from_slice(&text).unwrap());
-    Seen {
-        chunks: chunks.0,
-        usage: decoder.usage().cloned(),
-        response,
-        error: outcome.err(),
-        ended: decoder.ended(),
-    }
+    Seen { chunks: chunks.0, usage: decoder.usage().cloned(), response, error: outcome.err(), ended: decoder.ended() }
 }
 
 pub(crate) fn decode(options: Options, body: &[u8]) -> Seen {
