@@ -1,13 +1,14 @@
 """From a model's name to a row, a base URL and a key."""
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from penstock.errors import AuthenticationError, BadRequestError
-from penstock.providers.auth import key_header, key_of
-from penstock.providers.registry import PROVIDERS, ROWS, Provider, Setting
-from penstock.providers.resolve import base_of, fill, resolve, settings
+from penstock.providers.auth import credential_of
+from penstock.providers.registry import PROVIDERS, ROWS, Provider, Setting, Token, Variant
+from penstock.providers.resolve import LOCAL, base_of, fill, owns, resolve, settings, vary
 from penstock.wire import Parameters
 
 OPENAI = PROVIDERS["openai"]
@@ -112,6 +113,11 @@ def test_settings_fill_the_base() -> None:
     assert base_of(ACCOUNT, None, values, {})[1] == "https://a1.acct.example/v1"
     with pytest.raises(BadRequestError, match="account_id or ACCT_ID"):
         base_of(ACCOUNT, None, {}, {})
+    # A setting cannot lead the key to another host.
+    for hostile in ("evil.example/", "evil.example#", "x@evil.example:80/"):
+        base = base_of(ACCOUNT, None, {"account_id": hostile}, {})[1]
+        assert urlsplit(base).netloc.endswith(".acct.example")
+        assert "@" not in base
 
 
 def test_a_base_that_must_be_given() -> None:
@@ -120,7 +126,9 @@ def test_a_base_that_must_be_given() -> None:
     assert base_of(HOSTED, None, {}, {"HOSTED_BASE": "http://h"})[1] == "http://h"
 
 
-@pytest.mark.parametrize("base", ["localhost:8000", "ftp://x", "https://", "/v1"])
+@pytest.mark.parametrize(
+    "base", ["localhost:8000", "ftp://x", "https://", "/v1", "http://h/v1?api-version=1", "http://h/#x"]
+)
 def test_a_base_that_is_no_url(base: str) -> None:
     with pytest.raises(BadRequestError, match="http"):
         base_of(OPENAI, base, {}, {})
@@ -129,6 +137,16 @@ def test_a_base_that_is_no_url(base: str) -> None:
 # Keys -----------------------------------------------------------------------------------------------------------------
 
 OWN = "https://api.openai.com/v1"
+
+
+def key_of(row: Provider, api_key: str | None, base_url: str, environ: dict[str, str]) -> str | None:
+    credential = credential_of(row, {"api_key": api_key}, base_url, environ)
+    return credential.secret if credential is not None else None
+
+
+def headers_of(row: Provider, **given: str) -> dict[str, str]:
+    credential = credential_of(row, given, "https://x.example", {})
+    return dict(credential.headers) if credential is not None else {}
 
 
 def test_the_argument_wins_over_the_variables() -> None:
@@ -152,16 +170,85 @@ def test_a_key_goes_to_no_other_vendor() -> None:
         key_of(row, None, base, environ)
     assert key_of(row, "given", base, environ) == "given"
     assert key_of(row, None, "http://localhost:8000", environ) == "b"
+    assert key_of(row, None, "https://api.groq.com/openai/v1", {}) is None
+
+
+def test_hosts_with_a_setting_in_their_name_are_a_vendors_own() -> None:
+    assert owns(ACCOUNT, "a1.acct.example")
+    assert owns(ACCOUNT, "a2.acct.example")
+    assert not owns(ACCOUNT, "acct.example.org")
+    assert owns(PROVIDERS["azure"], "mine.openai.azure.com")
+    for base in ("https://mine.openai.azure.com/openai/v1", "https://a1.snowflakecomputing.com"):
+        with pytest.raises(AuthenticationError, match=r"azure|snowflake"):
+            key_of(OPENAI, None, base, {"OPENAI_API_KEY": "b"})
+
+
+@pytest.mark.parametrize("host", sorted(LOCAL))
+def test_nobody_owns_this_machine(host: str) -> None:
+    assert not [row.slug for row in ROWS if owns(row, host)]
 
 
 def test_how_a_key_is_sent() -> None:
-    assert key_header(OPENAI, " k\n") == {"authorization": "Bearer k"}
-    assert key_header(ACCOUNT, "k") == {"api-key": "k"}
-    assert key_header(OPENAI, None) == {}
+    assert headers_of(OPENAI, api_key=" k\n") == {"authorization": "Bearer k"}
+    assert headers_of(ACCOUNT, api_key="k") == {"api-key": "k"}
+    assert headers_of(HOSTED) == {}
     for wrong in ("a\nb", "ключ", "a\0"):
         with pytest.raises(AuthenticationError) as caught:
-            key_header(OPENAI, wrong)
+            headers_of(OPENAI, api_key=wrong)
         assert wrong not in str(caught.value)
+
+
+TOKENS = Provider(
+    slug="tokens",
+    key_env=("TOKENS_KEY",),
+    auth=("api-key", "{key}"),
+    tokens=(
+        Token(keyword="ad_token", env=("TOKENS_AD",)),
+        Token(prefix="pat/", auth=("authorization", "Pat {key}"), headers={"x-kind": "pat"}),
+    ),
+)
+
+
+def test_a_token_stands_in_for_the_key() -> None:
+    assert headers_of(TOKENS, ad_token="t") == {"authorization": "Bearer t"}
+    assert headers_of(TOKENS, ad_token="t", api_key="k") == {"api-key": "k"}
+    assert headers_of(TOKENS, api_key="pat/k") == {"authorization": "Pat k", "x-kind": "pat"}
+    given, environ = {"ad_token": "t"}, {"TOKENS_KEY": "k", "TOKENS_AD": "e"}
+    for expected, asked, known in [("t", given, environ), ("k", {}, environ), ("e", {}, {"TOKENS_AD": "e"})]:
+        credential = credential_of(TOKENS, asked, "https://x.example", known)
+        assert credential is not None
+        assert credential.secret == expected
+    with pytest.raises(AuthenticationError, match="pass api_key or ad_token or set TOKENS_KEY or set TOKENS_AD"):
+        headers_of(TOKENS)
+    with pytest.raises(AuthenticationError, match="openai"):
+        credential_of(TOKENS, {}, OWN, {"TOKENS_AD": "e"})
+
+
+def test_a_credential_does_not_show() -> None:
+    assert "secret" not in repr(credential_of(OPENAI, {"api_key": "secret-1"}, OWN, {})).replace("secret=", "")
+
+
+# Variants -------------------------------------------------------------------------------------------------------------
+
+VARIED = Provider(
+    slug="varied",
+    base_url="https://varied.example/v1",
+    variants=(
+        Variant(base="", model="own-(?P<part>.+)", base_url="https://{part}.varied.example", sends="{part}"),
+        Variant(settings={"version": "v1|v2"}, chat_path="/other"),
+        Variant(base=".*/api", auth=("x-key", "{key}")),
+    ),
+)
+
+
+def test_the_first_variant_that_fits_counts() -> None:
+    row, model, values = vary(VARIED, "own-a", None, {"version": "v1"})
+    assert (row.base_url, row.chat_path, model) == ("https://{part}.varied.example", VARIED.chat_path, "a")
+    assert values == {"version": "v1", "part": "a"}
+    row, model, _ = vary(VARIED, "own-a", "http://h/api/", {"version": "v2"})
+    assert (row.base_url, row.chat_path, row.auth, model) == (VARIED.base_url, "/other", VARIED.auth, "own-a")
+    assert vary(VARIED, "own-a", "http://h/api/", {})[0].auth == ("x-key", "{key}")
+    assert vary(VARIED, "m", "http://h", {"version": "v3"}) == (VARIED, "m", {"version": "v3"})
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
@@ -173,14 +260,22 @@ def test_a_row_makes_sense(row: Provider) -> None:
     assert row.unsupported <= known
     assert set(row.renames) <= known
     assert set(row.spellings) <= known
-    assert row.key_env or not row.key_required
+    assert row.key_env or row.tokens or not row.key_required
+    assert all(token.keyword or token.env or token.prefix for token in row.tokens)
     assert all(name == name.lower() for name in row.headers)
     assert row.chat_path.startswith("/")
     assert "{key}" in row.auth[1]
     if isinstance(row.base_url, str):
         values = {setting.keyword: "x" for setting in row.settings}
-        assert fill(row, row.base_url, values).startswith("https://")
+        filled = urlsplit(fill(row, row.base_url, values))
+        assert filled.scheme == ("http" if filled.hostname in LOCAL else "https")
+        # What listens on this machine may do without a key; nobody else is known to.
+        assert row.key_required == (filled.hostname not in LOCAL)
         assert not row.base_url.endswith("/")
+
+
+def test_rows_stand_in_the_alphabet() -> None:
+    assert [row.slug for row in ROWS] == sorted(row.slug for row in ROWS)
 
 
 def test_names_of_rows_are_their_own() -> None:

@@ -26,9 +26,9 @@ from .errors import (
     Response,
     UnsupportedParamsError,
 )
-from .providers.auth import key_header, key_of
+from .providers.auth import credential_of
 from .providers.registry import ROWS, Provider
-from .providers.resolve import base_of, fill, resolve, setting_headers, settings
+from .providers.resolve import base_of, fill, first_set, resolve, setting_headers, settings, vary
 from .stream import AsyncStream, Attempt, Exchange, Flow, Stream, as_events
 from .transport import Answer, Port, Request, Route, Scripted, failure, request_id, run
 from .wire import Parameters, builder, encode, plain, select
@@ -256,25 +256,27 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
     _known(provider, options)
 
     api_base = _one_of(options, "api_base", "base_url")
-    values = settings(provider, options, os.environ)
-    provider, base_url = base_of(provider, api_base, values, os.environ)
+    values: Mapping[str, str] = settings(provider, options, os.environ)
+    given_base = api_base or first_set(os.environ, provider.base_env)
+    provider, model, values = vary(provider, model, given_base, values)
+    provider, base_url = base_of(provider, api_base, {**values, "model": model}, os.environ)
     for name in ("api_version", "organization"):
         if options.get(name) is not None and name not in values and not drop_params:
             raise UnsupportedParamsError(f"{provider.slug} has no {name}", param=name, provider=provider.slug)
-    url = base_url + fill(provider, provider.chat_path, {**values, "model": model})
+    url = base_url + fill(provider, provider.chat_path, {**values, "model": model}, safe="/:@")
     if options.get("extra_query"):
         url += ("&" if "?" in url else "?") + urlencode(options["extra_query"], doseq=True)
 
-    key = None
+    credential = None
     if options.get("mock_response") is None:
-        key = key_of(provider, options.get("api_key"), base_url, os.environ)
+        credential = credential_of(provider, options, base_url, os.environ)
     headers = {
         "accept": "text/event-stream" if stream else "application/json",
         "content-type": "application/json",
         "user-agent": f"penstock/{__version__}",
         **provider.headers,
         **setting_headers(provider, values),
-        **key_header(provider, key),
+        **(credential.headers if credential is not None else {}),
     }
     if stream:
         # Compressed events wait for each other in the compressor.
@@ -311,7 +313,7 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
         keep_partial=options.get("keep_partial") is not False,
         headers=headers,
         body=body,
-        key=key,
+        key=credential.secret if credential is not None else None,
         client=options.get("client"),
         mock=options.get("mock_response"),
     )
@@ -327,13 +329,13 @@ def _one_of(options: Mapping[str, Any], name: str, alias: str) -> Any:
 
 def _known(provider: Provider, options: Mapping[str, Any]) -> None:
     """Refuses keywords that mean nothing here, so that nothing misspelled is sent, or left out, in silence."""
-    own = {setting.keyword for setting in provider.settings}
+    own = provider.keywords()
     for name in options:
         if name in Options.__optional_keys__ or name in own:
             continue
         if name in NOT_BUILT:
             raise BadRequestError(f"{name} is not available in this version", param=name)
-        owners = [row.slug for row in ROWS if any(setting.keyword == name for setting in row.settings)]
+        owners = [row.slug for row in ROWS if name in row.keywords()]
         if owners:
             raise BadRequestError(f"{name} is a keyword of {', '.join(owners)}, not of {provider.slug}", param=name)
         nearest = get_close_matches(name, [*Options.__optional_keys__, "messages", "model", "stream", *own], n=1)

@@ -1,7 +1,18 @@
-"""The providers, one row each. Nothing but data: a row that needs an `if` becomes a wire family instead."""
+"""The providers, one row each. Nothing but data: a row that needs an `if` becomes a wire family instead.
+
+Adding a provider: put its row where its slug belongs in the alphabet, and its URL into the table of
+tests/test_providers.py. `compatible` is a server that does as OpenAI's does, `classic` one that knows `max_tokens`
+only:
+
+    compatible("acme", "https://api.acme.example/v1", "ACME_API_KEY", "ACME_API_BASE"),
+
+What else is different is a field of `Provider`, with its reason in a comment. A row says what the provider documents
+or was seen to do, never what another client believes of it; a doubtful parameter is sent, for the server to judge.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +32,42 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A credential of another kind than the key, sent in its place.
+
+    keyword: as the caller spells it, None if it is passed as `api_key`.
+    env: variables to read it from when there is no key, first set one wins.
+    prefix: how an `api_key` begins that is one of these. It is not sent.
+    auth: the header for it, and how it stands in it. `headers`: sent with it.
+    """
+
+    keyword: str | None = None
+    env: tuple[str, ...] = ()
+    prefix: str = ""
+    auth: tuple[str, str] = ("authorization", "Bearer {key}")
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """Where some calls to a provider go instead.
+
+    base, model, settings: which calls: regular expressions that match the whole of the base URL given ("" if none
+        is), of the model id, and of settings ("" if not set). Named groups of `model` become settings.
+    base_url, chat_path, auth: as of Provider; None is as the row says.
+    sends: the model id to send, with `{group}`s and `{model}`.
+    """
+
+    base: str = ".*"
+    model: str = ".*"
+    settings: Mapping[str, str] = field(default_factory=dict)
+    base_url: str | None = None
+    chat_path: str | None = None
+    auth: tuple[str, str] | None = None
+    sends: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """One provider: where it is, how it is spoken to, and how it differs within its family.
 
@@ -29,13 +76,15 @@ class Provider:
     family: the wire family; `dialect` is how its streams differ within it, as the Decoder takes it.
     base_url: up to the version, with `{setting}`s; None where the caller must give `api_base`; a function where it is
         known only at the call.
+    hosts: further hosts of this vendor, as shell patterns: no other provider's key goes there.
     base_env, key_env: variables for base URL and key, first set one wins.
     key_required: whether a call without a key is refused before it is sent.
-    auth: the header for the key, and how the key stands in it.
+    auth: the header for the key, and how the key stands in it. `tokens`: what may be given instead of a key.
     headers: sent with every request.
     stream_options: whether it accepts this parameter, so that it can be asked for the usage of a stream.
     renames: parameters that it spells differently. `spellings`: values of parameters that it spells differently.
     unsupported: parameters that its documentation leaves out.
+    variants: calls that go elsewhere; the first that fits counts.
     elsewhere: how to speak to a server at another base URL that is called by this provider's name.
     """
 
@@ -45,18 +94,74 @@ class Provider:
     family: str = "chat"
     dialect: Mapping[str, str] = field(default_factory=dict)
     base_url: str | Callable[[], str] | None = None
+    hosts: tuple[str, ...] = ()
     base_env: tuple[str, ...] = ()
     chat_path: str = "/chat/completions"
     key_env: tuple[str, ...] = ()
     key_required: bool = True
     auth: tuple[str, str] = ("authorization", "Bearer {key}")
+    tokens: tuple[Token, ...] = ()
     settings: tuple[Setting, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     stream_options: bool = False
     renames: Mapping[str, str] = field(default_factory=dict)
     spellings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unsupported: frozenset[str] = frozenset()
+    variants: tuple[Variant, ...] = ()
     elsewhere: "Provider | None" = None
+
+    def keywords(self) -> frozenset[str]:
+        """The keywords of a call that only this provider, or few others, know."""
+        tokens = (token.keyword for token in self.tokens if token.keyword is not None)
+        return frozenset((*(setting.keyword for setting in self.settings), *tokens))
+
+
+# Shapes that several rows have
+
+MAX_TOKENS: Mapping[str, str] = {"max_completion_tokens": "max_tokens"}
+"""`renames` of the many servers that know the older name only."""
+
+REQUIRED_IS_ANY: Mapping[str, Mapping[str, str]] = {"tool_choice": {"required": "any"}}
+"""`spellings` of those that call it so."""
+
+Names = str | tuple[str, ...]
+
+
+def compatible(slug: str, base_url: str | None, key_env: Names = (), base_env: Names = (), **rest: Any) -> Provider:
+    """A server that does as OpenAI's does. `base_url` None is for the caller to give.
+
+    It is asked for the usage of a stream: to be refused and ask again costs less than a usage that is never told.
+    """
+    rest = {"stream_options": True, **rest}
+    return Provider(slug=slug, base_url=base_url, key_env=_each(key_env), base_env=_each(base_env), **rest)
+
+
+def classic(slug: str, base_url: str | None, key_env: Names = (), base_env: Names = (), **rest: Any) -> Provider:
+    """A compatible server that has `max_tokens` and not `max_completion_tokens`."""
+    return compatible(slug, base_url, key_env, base_env, **{"renames": MAX_TOKENS, **rest})
+
+
+def _each(names: Names) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
+
+
+WITH_VERSION = Variant(base=".*/v1", chat_path="/chat/completions")
+"""For base URLs that may be given with the version or without."""
+
+API_KEY = ("api-key", "{key}")
+
+AZURE_HOSTS = (
+    "*.openai.azure.com",
+    "*.cognitiveservices.azure.com",
+    "*.services.ai.azure.com",
+    "*.models.ai.azure.com",
+)
+ENTRA = Token(keyword="azure_ad_token", env=("AZURE_AD_TOKEN",))
+
+OPENAI_SETTINGS = (
+    Setting(keyword="organization", env=("OPENAI_ORG_ID", "OPENAI_ORGANIZATION"), header="openai-organization"),
+    Setting(keyword="project", env=("OPENAI_PROJECT_ID",), header="openai-project"),
+)
 
 
 def _replay() -> str:
@@ -67,19 +172,309 @@ def _replay() -> str:
     return base_url
 
 
-MAX_TOKENS: Mapping[str, str] = {"max_completion_tokens": "max_tokens"}
-"""`renames` of the many servers that know the older name only."""
-
-OPENAI_SETTINGS = (
-    Setting(keyword="organization", env=("OPENAI_ORG_ID", "OPENAI_ORGANIZATION"), header="openai-organization"),
-    Setting(keyword="project", env=("OPENAI_PROJECT_ID",), header="openai-project"),
-)
-
 ROWS: tuple[Provider, ...] = (
+    classic("abliteration", "https://api.abliteration.ai/v1", "ABLITERATION_API_KEY"),
+    # It reports the usage unasked, in the last chunk.
+    classic(
+        "ai21_chat",
+        "https://api.ai21.com/studio/v1",
+        "AI21_API_KEY",
+        "AI21_API_BASE",
+        aliases=("ai21",),
+        stream_options=False,
+    ),
+    classic("aihubmix", "https://aihubmix.com/v1", "AIHUBMIX_API_KEY", "AIHUBMIX_API_BASE"),
+    classic("aiml", "https://api.aimlapi.com/v1", "AIML_API_KEY", "AIML_API_BASE"),
+    classic("amazon_nova", "https://api.nova.amazon.com/v1", "AMAZON_NOVA_API_KEY", "AMAZON_NOVA_API_BASE"),
+    classic("apertis", "https://api.stima.tech/v1", "STIMA_API_KEY"),
+    compatible("assemblyai", "https://llm-gateway.assemblyai.com/v1", "ASSEMBLYAI_API_KEY"),
+    Provider(
+        slug="azure",
+        # AZURE_API_BASE is https://RESOURCE.openai.azure.com, and `model` the name of the deployment there.
+        base_env=("AZURE_API_BASE",),
+        hosts=AZURE_HOSTS,
+        chat_path="/openai/deployments/{model}/chat/completions?api-version={api_version}",
+        key_env=("AZURE_API_KEY", "AZURE_OPENAI_API_KEY"),
+        auth=API_KEY,
+        tokens=(ENTRA,),
+        settings=(Setting(keyword="api_version", env=("AZURE_API_VERSION",), default="2024-10-21"),),
+        stream_options=True,
+        variants=(
+            Variant(base=".*/openai/v1", chat_path="/chat/completions"),
+            Variant(base=".*/openai/deployments/[^/]+", chat_path="/chat/completions?api-version={api_version}"),
+            Variant(settings={"api_version": "v1|latest|preview"}, chat_path="/openai/v1/chat/completions"),
+        ),
+    ),
+    Provider(
+        slug="azure_ai",
+        # AZURE_AI_API_BASE is https://RESOURCE.services.ai.azure.com, or the endpoint of one serverless model.
+        base_env=("AZURE_AI_API_BASE",),
+        hosts=AZURE_HOSTS,
+        key_env=("AZURE_AI_API_KEY",),
+        tokens=(ENTRA,),
+        settings=(Setting(keyword="api_version", default="2024-05-01-preview"),),
+        stream_options=True,
+        variants=(
+            Variant(
+                base=r"https://[^/]+\.services\.ai\.azure\.com",
+                chat_path="/models/chat/completions?api-version={api_version}",
+                auth=API_KEY,
+            ),
+            Variant(
+                base=r"https://[^/]+\.services\.ai\.azure\.com/models",
+                chat_path="/chat/completions?api-version={api_version}",
+                auth=API_KEY,
+            ),
+            Variant(base=r"https://[^/]+\.azure\.com/openai/v1", auth=API_KEY),
+            Variant(
+                base=r"https://[^/]+\.(openai|cognitiveservices)\.azure\.com",
+                chat_path="/openai/v1/chat/completions",
+                auth=API_KEY,
+            ),
+        ),
+    ),
+    classic(
+        "baseten",
+        "https://inference.baseten.co/v1",
+        "BASETEN_API_KEY",
+        "BASETEN_API_BASE",
+        hosts=("*.api.baseten.co",),
+        # Eight letters and digits are a deployment of one's own.
+        variants=(
+            Variant(
+                base="",
+                model="[a-z0-9]{8}",
+                base_url="https://model-{model}.api.baseten.co/environments/production/sync/v1",
+            ),
+        ),
+    ),
+    classic(
+        "bedrock_mantle",
+        "https://bedrock-mantle.{aws_region_name}.api.aws/v1",
+        ("BEDROCK_MANTLE_API_KEY", "AWS_BEARER_TOKEN_BEDROCK"),
+        "BEDROCK_MANTLE_API_BASE",
+        settings=(
+            Setting(
+                keyword="aws_region_name",
+                env=("BEDROCK_MANTLE_REGION", "AWS_REGION_NAME", "AWS_REGION"),
+                default="us-east-1",
+            ),
+        ),
+    ),
+    # It reports the usage unasked, with the finish reason.
+    compatible("cerebras", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", "CEREBRAS_API_BASE", stream_options=False),
+    classic("charity_engine", "https://api.charityengine.services/remotejobs/v2/inference", "CHARITY_ENGINE_API_KEY"),
+    classic("chutes", "https://llm.chutes.ai/v1", "CHUTES_API_KEY"),
+    compatible("clarifai", "https://api.clarifai.com/v2/ext/openai/v1", "CLARIFAI_API_KEY"),
+    compatible(
+        "cloudflare",
+        "https://api.cloudflare.com/client/v4/accounts/{account_id}/ai/v1",
+        "CLOUDFLARE_API_KEY",
+        "CLOUDFLARE_API_BASE",
+        hosts=("gateway.ai.cloudflare.com",),
+        settings=(Setting(keyword="account_id", env=("CLOUDFLARE_ACCOUNT_ID",)),),
+    ),
+    classic(
+        "codestral",
+        "https://codestral.mistral.ai/v1",
+        "CODESTRAL_API_KEY",
+        "CODESTRAL_API_BASE",
+        stream_options=False,  # this and the rest as mistral, of which it is an endpoint with keys of its own
+        renames={**MAX_TOKENS, "seed": "random_seed"},
+        spellings=REQUIRED_IS_ANY,
+    ),
+    compatible("cognition", "https://api.cognition.ai/v1", "COGNITION_API_KEY", "COGNITION_API_BASE"),
+    compatible("cometapi", "https://api.cometapi.com/v1", "COMETAPI_KEY", "COMETAPI_API_BASE"),
+    compatible("compactifai", "https://api.compactif.ai/v1", "COMPACTIFAI_API_KEY"),
+    compatible("cortecs", "https://api.cortecs.ai/v1", "CORTECS_API_KEY", "CORTECS_API_BASE"),
+    classic("crusoe", "https://managed-inference-api-proxy.crusoecloud.com/v1", "CRUSOE_API_KEY", "CRUSOE_API_BASE"),
+    # Any server: nothing is known of it, and no variable has its key.
+    classic("custom_openai", None, aliases=("openai_like",), key_required=False),
+    classic("darkbloom", "https://api.darkbloom.dev/v1", "DARKBLOOM_API_KEY", "DARKBLOOM_API_BASE"),
+    compatible(
+        "dashscope",
+        "https://dashscope.aliyuncs.com/compatible-mode/v1",
+        "DASHSCOPE_API_KEY",
+        "DASHSCOPE_API_BASE",
+        hosts=("dashscope*.aliyuncs.com",),
+    ),
+    classic(
+        "databricks",
+        None,
+        ("DATABRICKS_TOKEN", "DATABRICKS_API_KEY"),
+        ("DATABRICKS_API_BASE", "DATABRICKS_HOST"),
+        hosts=("*.cloud.databricks.com", "*.gcp.databricks.com", "*.azuredatabricks.net"),
+        # It reports the usage unasked, in every chunk.
+        stream_options=False,
+        variants=(Variant(base="https?://[^/]+", chat_path="/serving-endpoints/chat/completions"),),
+    ),
+    classic(
+        "datarobot",
+        "https://app.datarobot.com/api/v2/genai/llmgw",
+        "DATAROBOT_API_TOKEN",
+        "DATAROBOT_ENDPOINT",
+        hosts=("*.datarobot.com",),
+        chat_path="/chat/completions/",
+        variants=(
+            Variant(base="https?://[^/]+", chat_path="/api/v2/genai/llmgw/chat/completions/"),
+            Variant(base=".*/api/v2", chat_path="/genai/llmgw/chat/completions/"),
+            Variant(base=".*/api/v2/deployments/[^/]+", chat_path="/"),
+        ),
+    ),
+    classic(
+        "deepinfra",
+        "https://api.deepinfra.com/v1/openai",
+        "DEEPINFRA_API_KEY",
+        "DEEPINFRA_API_BASE",
+        # Its Gemini and Gemma models leave reasoning out of the completion tokens, and out of the total.
+        dialect={"reasoning": "beside"},
+    ),
+    classic("deepseek", "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", "DEEPSEEK_API_BASE", models=("deepseek-",)),
+    classic(
+        "docker_model_runner",
+        "http://localhost:12434/engines/llama.cpp",
+        "DOCKER_MODEL_RUNNER_API_KEY",
+        "DOCKER_MODEL_RUNNER_API_BASE",
+        key_required=False,
+        chat_path="/v1/chat/completions",
+        variants=(WITH_VERSION,),
+    ),
+    compatible("edenai", "https://api.edenai.run/v3", "EDENAI_API_KEY", "EDENAI_API_BASE"),
+    classic("empiriolabs", "https://api.empiriolabs.ai/v1", "EMPIRIOLABS_API_KEY", "EMPIRIOLABS_API_BASE"),
+    classic("empower", "https://app.empower.dev/api/v1", "EMPOWER_API_KEY", "EMPOWER_API_BASE"),
+    classic(
+        "featherless_ai",
+        "https://api.featherless.ai/v1",
+        ("FEATHERLESS_AI_API_KEY", "FEATHERLESS_API_KEY"),
+        ("FEATHERLESS_AI_API_BASE", "FEATHERLESS_API_BASE"),
+    ),
+    classic(
+        "fireworks_ai",
+        "https://api.fireworks.ai/inference/v1",
+        ("FIREWORKS_API_KEY", "FIREWORKS_AI_API_KEY", "FIREWORKSAI_API_KEY", "FIREWORKS_AI_TOKEN"),
+        "FIREWORKS_API_BASE",
+        spellings=REQUIRED_IS_ANY,
+        # A bare name is one of its own models; NAME#DEPLOYMENT is complete.
+        variants=(Variant(model="[^/#]+", sends="accounts/fireworks/models/{model}"),),
+    ),
+    classic(
+        "friendliai",
+        "https://api.friendli.ai/serverless/v1",
+        ("FRIENDLIAI_API_KEY", "FRIENDLI_TOKEN"),
+        "FRIENDLI_API_BASE",
+    ),
+    classic("galadriel", "https://api.galadriel.com/v1", "GALADRIEL_API_KEY", "GALADRIEL_API_BASE"),
+    classic("github", "https://models.github.ai/inference", ("GITHUB_TOKEN", "GITHUB_API_KEY"), "GITHUB_API_BASE"),
+    classic("gmi", "https://api.gmi-serving.com/v1", "GMI_API_KEY"),
+    compatible(
+        "gradient_ai",
+        "https://inference.do-ai.run/v1",
+        "GRADIENT_AI_API_KEY",
+        "GRADIENT_AI_AGENT_ENDPOINT",
+        hosts=("*.agents.do-ai.run",),
+        # An agent's endpoint is given without the path.
+        variants=(Variant(base=r"https://[^/]+\.agents\.do-ai\.run", chat_path="/api/v1/chat/completions"),),
+    ),
+    compatible("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", "GROQ_API_BASE"),
+    compatible("helicone", "https://ai-gateway.helicone.ai", "HELICONE_API_KEY"),
+    compatible(
+        "heroku",
+        None,
+        "HEROKU_API_KEY",
+        "HEROKU_API_BASE",
+        hosts=("*.inference.heroku.com",),
+        chat_path="/v1/chat/completions",
+        variants=(WITH_VERSION,),
+    ),
+    compatible(
+        "hosted_vllm", None, "HOSTED_VLLM_API_KEY", "HOSTED_VLLM_API_BASE", aliases=("vllm",), key_required=False
+    ),
+    compatible(
+        "huggingface",
+        "https://router.huggingface.co/v1",
+        ("HF_TOKEN", "HUGGINGFACE_API_KEY"),
+        ("HF_API_BASE", "HUGGINGFACE_API_BASE"),
+        hosts=("*.endpoints.huggingface.cloud", "api-inference.huggingface.co"),
+        variants=(
+            # A dedicated endpoint is given without the path.
+            Variant(base="https?://[^/]+", chat_path="/v1/chat/completions"),
+            # PROVIDER/ORGANISATION/NAME is written ORGANISATION/NAME:PROVIDER by now.
+            Variant(
+                base="",
+                model="(?P<through>[^/]+)/(?P<organisation>[^/]+)/(?P<name>[^/]+)",
+                sends="{organisation}/{name}:{through}",
+            ),
+        ),
+    ),
+    classic("hyperbolic", "https://api.hyperbolic.xyz/v1", "HYPERBOLIC_API_KEY", "HYPERBOLIC_API_BASE"),
+    classic("inception", "https://api.inceptionlabs.ai/v1", "INCEPTION_API_KEY", "INCEPTION_API_BASE"),
+    classic("lambda_ai", "https://api.lambda.ai/v1", "LAMBDA_API_KEY", "LAMBDA_API_BASE"),
+    classic("lemonade", "http://localhost:8000/api/v1", "LEMONADE_API_KEY", "LEMONADE_API_BASE", key_required=False),
+    classic("libertai", "https://api.libertai.io/v1", "LIBERTAI_API_KEY", "LIBERTAI_API_BASE"),
+    # A proxy without a master key needs none.
+    compatible("litellm_proxy", None, "LITELLM_PROXY_API_KEY", "LITELLM_PROXY_API_BASE", key_required=False),
+    compatible("llamafile", "http://127.0.0.1:8080/v1", "LLAMAFILE_API_KEY", "LLAMAFILE_API_BASE", key_required=False),
+    classic("llamagate", "https://api.llamagate.dev/v1", "LLAMAGATE_API_KEY"),
+    compatible("lm_studio", "http://localhost:1234/v1", "LM_STUDIO_API_KEY", "LM_STUDIO_API_BASE", key_required=False),
+    classic("maritalk", "https://chat.maritaca.ai/api", "MARITALK_API_KEY", "MARITALK_API_BASE"),
+    compatible("meta", "https://api.meta.ai/v1", "META_API_KEY", "META_API_BASE"),
+    compatible("meta_llama", "https://api.llama.com/compat/v1", "LLAMA_API_KEY", "LLAMA_API_BASE"),
+    compatible(
+        "minimax",
+        "https://api.minimax.io/v1",
+        "MINIMAX_API_KEY",
+        "MINIMAX_API_BASE",
+        hosts=("api.minimaxi.com", "api.minimax.chat"),
+    ),
+    classic(
+        "mistral",
+        "https://api.mistral.ai/v1",
+        "MISTRAL_API_KEY",
+        "MISTRAL_API_BASE",
+        models=("mistral-", "magistral-", "codestral-"),
+        # It reports the usage unasked and may refuse the parameter.
+        stream_options=False,
+        renames={**MAX_TOKENS, "seed": "random_seed"},
+        spellings=REQUIRED_IS_ANY,
+    ),
+    compatible(
+        "modelscope",
+        "https://api-inference.modelscope.cn/v1",
+        "MODELSCOPE_API_KEY",
+        "MODELSCOPE_API_BASE",
+        hosts=("*.modelscope.cn",),
+    ),
+    classic(
+        "moonshot", "https://api.moonshot.ai/v1", "MOONSHOT_API_KEY", "MOONSHOT_API_BASE", hosts=("api.moonshot.cn",)
+    ),
+    compatible("morph", "https://api.morphllm.com/v1", "MORPH_API_KEY", "MORPH_API_BASE"),
+    classic("nadir", "https://api.getnadir.com/v1", "NADIR_API_KEY", "NADIR_API_BASE"),
+    classic("nano-gpt", "https://nano-gpt.com/api/v1", "NANOGPT_API_KEY"),
+    classic("nebius", "https://api.studio.nebius.ai/v1", "NEBIUS_API_KEY", "NEBIUS_API_BASE"),
+    classic("neosantara", "https://api.neosantara.xyz/v1", "NEOSANTARA_API_KEY", "NEOSANTARA_API_BASE"),
+    compatible(
+        "novita",
+        "https://api.novita.ai/v3/openai",
+        "NOVITA_API_KEY",
+        "NOVITA_API_BASE",
+        headers={"x-novita-source": "penstock"},
+    ),
+    classic("nscale", "https://inference.api.nscale.com/v1", "NSCALE_API_KEY", "NSCALE_API_BASE"),
+    classic(
+        "nvidia_nim",
+        "https://integrate.api.nvidia.com/v1",
+        ("NVIDIA_NIM_API_KEY", "NVIDIA_API_KEY"),
+        "NVIDIA_NIM_API_BASE",
+    ),
+    # The compatible side of Ollama.
+    classic("ollama_v1", "http://localhost:11434/v1", "OLLAMA_API_KEY", key_required=False),
+    compatible("oobabooga", None, key_required=False, chat_path="/v1/chat/completions", variants=(WITH_VERSION,)),
     Provider(
         slug="openai",
+        aliases=("aiohttp_openai",),
         models=("gpt-", "o1", "o3", "o4", "chatgpt-", "ft:gpt-"),
         base_url="https://api.openai.com/v1",
+        hosts=("*.api.openai.com",),
         base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
         key_env=("OPENAI_API_KEY",),
         settings=OPENAI_SETTINGS,
@@ -95,95 +490,131 @@ ROWS: tuple[Provider, ...] = (
             stream_options=True,
         ),
     ),
-    Provider(slug="replay", base_url=_replay, key_required=False, stream_options=True),
-    Provider(
-        slug="cerebras",
-        base_url="https://api.cerebras.ai/v1",
-        base_env=("CEREBRAS_API_BASE",),
-        key_env=("CEREBRAS_API_KEY",),
-        # As openai without stream_options: it reports the usage unasked, with the finish reason.
-    ),
-    Provider(
-        slug="deepseek",
-        models=("deepseek-",),
-        base_url="https://api.deepseek.com/v1",
-        base_env=("DEEPSEEK_API_BASE",),
-        key_env=("DEEPSEEK_API_KEY",),
-        stream_options=True,
-        renames=MAX_TOKENS,
-    ),
-    Provider(
-        slug="fireworks_ai",
-        base_url="https://api.fireworks.ai/inference/v1",
-        base_env=("FIREWORKS_API_BASE",),
-        key_env=("FIREWORKS_API_KEY", "FIREWORKS_AI_API_KEY", "FIREWORKSAI_API_KEY", "FIREWORKS_AI_TOKEN"),
-        stream_options=True,
-        renames=MAX_TOKENS,
-    ),
-    Provider(
-        slug="groq",
-        base_url="https://api.groq.com/openai/v1",
-        base_env=("GROQ_API_BASE",),
-        key_env=("GROQ_API_KEY",),
-        stream_options=True,
-    ),
-    Provider(
-        slug="mistral",
-        models=("mistral-", "magistral-", "codestral-"),
-        base_url="https://api.mistral.ai/v1",
-        base_env=("MISTRAL_API_BASE",),
-        key_env=("MISTRAL_API_KEY",),
-        # It reports the usage unasked and may refuse the parameter.
-        stream_options=False,
-        renames={**MAX_TOKENS, "seed": "random_seed"},
-        spellings={"tool_choice": {"required": "any"}},
-    ),
-    Provider(
-        slug="openrouter",
-        base_url="https://openrouter.ai/api/v1",
-        base_env=("OPENROUTER_API_BASE",),
-        key_env=("OPENROUTER_API_KEY", "OR_API_KEY"),
+    compatible(
+        "openrouter",
+        "https://openrouter.ai/api/v1",
+        ("OPENROUTER_API_KEY", "OR_API_KEY"),
+        "OPENROUTER_API_BASE",
         settings=(
             Setting(keyword="site_url", env=("OR_SITE_URL",), header="http-referer"),
             Setting(keyword="app_name", env=("OR_APP_NAME",), header="x-title"),
         ),
-        stream_options=True,
     ),
-    Provider(
-        slug="perplexity",
-        dialect={"end": "finish"},
-        base_url="https://api.perplexity.ai",
-        base_env=("PERPLEXITY_API_BASE",),
-        key_env=("PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY"),
-        renames=MAX_TOKENS,
+    compatible("ovhcloud", "https://oai.endpoints.kepler.ai.cloud.ovh.net/v1", "OVHCLOUD_API_KEY", "OVHCLOUD_API_BASE"),
+    compatible("parasail", "https://api.parasail.io/v1", "PARASAIL_API_KEY", "PARASAIL_API_BASE"),
+    classic(
+        "perplexity",
+        "https://api.perplexity.ai",
+        ("PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY"),
+        "PERPLEXITY_API_BASE",
+        dialect={"end": "finish"},  # it never sends [DONE]
+        stream_options=False,  # it reports the usage unasked, in every chunk
     ),
-    Provider(
-        slug="snowflake",
+    classic("pinstripes", "https://pinstripes.io/v1", "PINSTRIPES_API_KEY", "PINSTRIPES_API_BASE"),
+    classic("poe", "https://api.poe.com/v1", "POE_API_KEY"),
+    compatible("prism", "https://api.prisminference.com/v1", "PRISM_API_KEY", "PRISM_API_BASE"),
+    classic("publicai", "https://api.publicai.co/v1", "PUBLICAI_API_KEY", "PUBLICAI_API_BASE"),
+    compatible(
+        "qwen_ai_platform",
+        "https://dashscope.aliyuncs.com/compatible-mode/v1",
+        ("QWEN_AI_PLATFORM_API_KEY", "DASHSCOPE_API_KEY"),
+        "QWEN_AI_PLATFORM_API_BASE",
+    ),
+    compatible(
+        "qwencloud",
+        "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+        ("QWENCLOUD_API_KEY", "DASHSCOPE_API_KEY"),
+        "QWENCLOUD_API_BASE",
+    ),
+    compatible(
+        "ragflow",
+        None,
+        "RAGFLOW_API_KEY",
+        "RAGFLOW_API_BASE",
+        # Chat or agent, its id, and the model: ragflow/chat/ID/MODEL, ragflow/agent/ID/MODEL.
+        chat_path="/api/v1/chats_openai/{chat_id}/chat/completions",
+        settings=(Setting(keyword="chat_id"),),
+        variants=(
+            Variant(model="chat/(?P<chat_id>[^/]+)/(?P<name>.+)", sends="{name}"),
+            Variant(
+                model="agent/(?P<agent_id>[^/]+)/(?P<name>.+)",
+                chat_path="/api/v1/agents_openai/{agent_id}/chat/completions",
+                sends="{name}",
+            ),
+        ),
+    ),
+    compatible("reka", "https://api.reka.ai/v1", "REKA_API_KEY", "REKA_API_BASE"),
+    Provider(slug="replay", base_url=_replay, key_required=False, stream_options=True),
+    compatible("sail", "https://api.sailresearch.com/v1", "SAIL_API_KEY", "SAIL_API_BASE"),
+    classic("sambanova", "https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY", "SAMBANOVA_API_BASE"),
+    classic("sarvam", "https://api.sarvam.ai/v1", "SARVAM_API_KEY"),
+    compatible("scaleway", "https://api.scaleway.ai/v1", "SCW_SECRET_KEY"),
+    classic("scx-ai", "https://api.scx.ai/v1", "SCX_API_KEY", "SCX_API_BASE"),
+    compatible(
+        "snowflake",
+        "https://{account_id}.snowflakecomputing.com/api/v2/cortex/v1",
+        "SNOWFLAKE_JWT",
         # Its streams of Claude models have no finish reason at all: [DONE] is their end.
         dialect={"end": "done"},
-        base_url="https://{account_id}.snowflakecomputing.com/api/v2/cortex/v1",
-        key_env=("SNOWFLAKE_JWT",),
         settings=(Setting(keyword="account_id", env=("SNOWFLAKE_ACCOUNT_ID",)),),
         headers={"x-snowflake-authorization-token-type": "KEYPAIR_JWT"},
+        # A programmatic access token is written pat/TOKEN.
+        tokens=(Token(prefix="pat/", headers={"x-snowflake-authorization-token-type": "PROGRAMMATIC_ACCESS_TOKEN"}),),
     ),
-    Provider(
-        slug="together_ai",
+    classic("synthetic", "https://api.synthetic.new/openai/v1", "SYNTHETIC_API_KEY"),
+    compatible("tencent", "https://tokenhub-intl.tencentcloudmaas.com/v1", "TENCENT_API_KEY", "TENCENT_API_BASE"),
+    classic(
+        "tensormesh",
+        "https://serverless.tensormesh.ai/v1",
+        "TENSORMESH_INFERENCE_API_KEY",
+        "TENSORMESH_SERVERLESS_BASE_URL",
+    ),
+    classic(
+        "together_ai",
+        "https://api.together.xyz/v1",
+        ("TOGETHER_API_KEY", "TOGETHER_AI_API_KEY", "TOGETHERAI_API_KEY", "TOGETHER_AI_TOKEN"),
+        "TOGETHER_AI_API_BASE",
         aliases=("together",),
-        base_url="https://api.together.xyz/v1",
-        base_env=("TOGETHER_AI_API_BASE",),
-        key_env=("TOGETHER_API_KEY", "TOGETHER_AI_API_KEY", "TOGETHERAI_API_KEY", "TOGETHER_AI_TOKEN"),
-        stream_options=True,
-        renames=MAX_TOKENS,
+        hosts=("api.together.ai",),
     ),
-    Provider(
-        slug="xai",
+    compatible("v0", "https://api.v0.dev/v1", "V0_API_KEY", "V0_API_BASE"),
+    classic("veniceai", "https://api.venice.ai/api/v1", "VENICE_AI_API_KEY"),
+    compatible(
+        "vercel_ai_gateway",
+        "https://ai-gateway.vercel.sh/v1",
+        ("VERCEL_AI_GATEWAY_API_KEY", "VERCEL_OIDC_TOKEN"),
+        "VERCEL_AI_GATEWAY_API_BASE",
+        settings=(
+            Setting(keyword="site_url", env=("VERCEL_SITE_URL",), header="http-referer"),
+            Setting(keyword="app_name", env=("VERCEL_APP_NAME",), header="x-title"),
+        ),
+    ),
+    classic(
+        "volcengine",
+        "https://ark.cn-beijing.volces.com/api/v3",
+        "VOLCENGINE_API_KEY",
+        "VOLCENGINE_API_BASE",
+        hosts=("ark.*.volces.com",),
+    ),
+    classic("wandb", "https://api.inference.wandb.ai/v1", "WANDB_API_KEY", "WANDB_API_BASE"),
+    classic(
+        "xai",
+        "https://api.x.ai/v1",
+        "XAI_API_KEY",
+        "XAI_API_BASE",
         models=("grok-",),
+        hosts=("*.api.x.ai",),
         dialect={"reasoning": "beside"},
-        base_url="https://api.x.ai/v1",
-        base_env=("XAI_API_BASE",),
-        key_env=("XAI_API_KEY",),
-        stream_options=True,
-        renames=MAX_TOKENS,
+    ),
+    classic("xiaomi_mimo", "https://api.xiaomimimo.com/v1", "XIAOMI_MIMO_API_KEY"),
+    # Self-hosted: without authentication it needs no key.
+    classic("xinference", None, "XINFERENCE_API_KEY", "XINFERENCE_API_BASE", key_required=False),
+    classic(
+        "zai",
+        "https://api.z.ai/api/paas/v4",
+        ("ZAI_API_KEY", "ZHIPUAI_API_KEY"),
+        "ZAI_API_BASE",
+        hosts=("open.bigmodel.cn",),
     ),
 )
 

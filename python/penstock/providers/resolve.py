@@ -1,10 +1,14 @@
 """From the `model` a caller wrote to the provider's row, its base URL and its settings."""
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from string import Formatter
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from ..errors import BadRequestError
 from .registry import PROVIDERS, ROWS, Provider
@@ -46,7 +50,7 @@ def _unknown(name: str, param: str) -> BadRequestError:
         beginnings = {beginning.strip("-:"): row.slug for row in ROWS for beginning in row.models}
         close = get_close_matches(asked.partition("-")[0], beginnings, n=2, cutoff=0.5)
         nearest = list(dict.fromkeys([beginnings[beginning] for beginning in close] + nearest))
-    hint = f"nearest: {', '.join(nearest)}" if nearest else f"known: {', '.join(row.slug for row in ROWS)}"
+    hint = f"nearest: {', '.join(nearest)}" if nearest else f"{len(PROVIDERS)} others are known"
     return BadRequestError(
         f"no provider for {param}={name!r} ({hint}). Write provider/model; "
         "for any other OpenAI-compatible server openai/model with api_base",
@@ -78,13 +82,41 @@ def setting_headers(provider: Provider, values: Mapping[str, str]) -> dict[str, 
     }
 
 
+def vary(
+    provider: Provider, model: str, base: str | None, values: Mapping[str, str]
+) -> tuple[Provider, str, Mapping[str, str]]:
+    """The row, the model id and the settings after the first of the row's variants that fits this call, if one does.
+
+    `base` is the base URL that the caller or a variable gives, None for the row's own.
+    """
+    given = (base or "").rstrip("/")
+    for variant in provider.variants:
+        found = re.fullmatch(variant.model, model)
+        if (
+            found is None
+            or not re.fullmatch(variant.base, given)
+            or not all(re.fullmatch(form, values.get(name, "")) for name, form in variant.settings.items())
+        ):
+            continue
+        if variant.sends is not None:
+            model = variant.sends.format(**found.groupdict(), model=model)
+        provider = replace(
+            provider,
+            base_url=variant.base_url or provider.base_url,
+            chat_path=variant.chat_path or provider.chat_path,
+            auth=variant.auth or provider.auth,
+        )
+        return provider, model, {**values, **found.groupdict()}
+    return provider, model, values
+
+
 def base_of(
     provider: Provider, api_base: str | None, values: Mapping[str, str], environ: Mapping[str, str]
 ) -> tuple[Provider, str]:
     """Where to call, without a final slash, and the row to speak by there: `elsewhere` if that is not its own host.
 
     Raises:
-        BadRequestError: no base URL known, a setting that it needs is missing, or it is not an http(s) URL.
+        BadRequestError: no base URL known, a setting that it needs is missing, or it is no plain http(s) URL.
     """
     base = api_base or first_set(environ, provider.base_env)
     if base is None:
@@ -101,13 +133,19 @@ def base_of(
         raise BadRequestError(
             f"api_base must be an http(s) URL, not {base!r}", param="api_base", provider=provider.slug
         )
-    if provider.elsewhere is not None and parts.hostname != own_host(provider):
+    if parts.query or parts.fragment:
+        raise BadRequestError(
+            "api_base must be an http(s) URL without a query: extra_query is for that",
+            param="api_base",
+            provider=provider.slug,
+        )
+    if provider.elsewhere is not None and not owns(provider, parts.hostname or ""):
         provider = provider.elsewhere
     return provider, base
 
 
-def fill(provider: Provider, template: str, values: Mapping[str, str]) -> str:
-    """The template with the settings in their places.
+def fill(provider: Provider, template: str, values: Mapping[str, str], *, safe: str = "") -> str:
+    """The template with the settings in their places, quoted for a URL: none can lead to another host or path.
 
     Raises:
         BadRequestError: a setting without a value.
@@ -117,12 +155,23 @@ def fill(provider: Provider, template: str, values: Mapping[str, str]) -> str:
             env = next((setting.env for setting in provider.settings if setting.keyword == name), ())
             wanted = name + "".join(f" or {variable}" for variable in env)
             raise BadRequestError(f"{provider.slug} needs {wanted}", param=name, provider=provider.slug)
-    return template.format_map(values)
+    return template.format_map({name: quote(value, safe=safe) for name, value in values.items()})
 
 
-def own_host(provider: Provider) -> str | None:
-    """The host of the row's own base URL, if it is one fixed host."""
-    if not isinstance(provider.base_url, str):
-        return None
-    host = urlsplit(provider.base_url).hostname
-    return None if host is None or "{" in host else host
+LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+"""Hosts that are nobody's: whatever listens there is the caller's own."""
+
+
+def owns(provider: Provider, host: str) -> bool:
+    """Whether this is a host of the provider's: that of its own base URL, or one of its other `hosts`."""
+    if host in LOCAL:
+        return False
+    own = urlsplit(provider.base_url).hostname if isinstance(provider.base_url, str) else None
+    patterns = provider.hosts if own is None else (re.sub(r"\{\w+\}", "*", own), *provider.hosts)
+    return any(fnmatchcase(host, pattern) for pattern in patterns)
+
+
+@lru_cache(maxsize=256)
+def owner(host: str) -> str | None:
+    """The slug of the first provider whose host this is. Cached: to ask all rows takes 0.2 ms."""
+    return next((row.slug for row in ROWS if owns(row, host)), None)

@@ -161,7 +161,7 @@ class Upstream:
 
     def _answer(self, exchange: Exchange) -> tuple[Answer, Script]:
         """The answer to a request, and the script that it is to be written by."""
-        path = exchange.path.partition("?")[0]
+        path = exchange.path.partition("?")[0].rstrip("/")
         if exchange.method == "POST":
             for family in FAMILIES.values():
                 if path.endswith(family.paths):

@@ -1,0 +1,710 @@
+"""Every row of the registry, called: where the request goes, whose key it carries, and what comes back."""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from penstock import AuthenticationError, BadRequestError, acompletion, completion
+from penstock.errors import APIError
+from penstock.providers.auth import credential_of
+from penstock.providers.registry import PROVIDERS, ROWS, Provider
+from penstock.providers.resolve import fill, owns, resolve
+from penstock.replay import Upstream
+from penstock.replay.cases.chat import CASES
+
+MESSAGES = [{"role": "user", "content": "Hello"}]
+WHOLE = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}
+
+BEARER, API_KEY = "authorization", "api-key"
+
+# The whole table: where `slug/m` is sent with the settings "mine", and the header that carries the key.
+PLACES: dict[str, tuple[str, str]] = {
+    "abliteration": ("https://api.abliteration.ai/v1/chat/completions", BEARER),
+    "ai21_chat": ("https://api.ai21.com/studio/v1/chat/completions", BEARER),
+    "aihubmix": ("https://aihubmix.com/v1/chat/completions", BEARER),
+    "aiml": ("https://api.aimlapi.com/v1/chat/completions", BEARER),
+    "amazon_nova": ("https://api.nova.amazon.com/v1/chat/completions", BEARER),
+    "apertis": ("https://api.stima.tech/v1/chat/completions", BEARER),
+    "assemblyai": ("https://llm-gateway.assemblyai.com/v1/chat/completions", BEARER),
+    "azure": ("https://mine.openai.azure.com/openai/deployments/m/chat/completions?api-version=2024-10-21", API_KEY),
+    "azure_ai": ("https://mine.services.ai.azure.com/models/chat/completions?api-version=2024-05-01-preview", API_KEY),
+    "baseten": ("https://inference.baseten.co/v1/chat/completions", BEARER),
+    "bedrock_mantle": ("https://bedrock-mantle.us-east-1.api.aws/v1/chat/completions", BEARER),
+    "cerebras": ("https://api.cerebras.ai/v1/chat/completions", BEARER),
+    "charity_engine": ("https://api.charityengine.services/remotejobs/v2/inference/chat/completions", BEARER),
+    "chutes": ("https://llm.chutes.ai/v1/chat/completions", BEARER),
+    "clarifai": ("https://api.clarifai.com/v2/ext/openai/v1/chat/completions", BEARER),
+    "cloudflare": ("https://api.cloudflare.com/client/v4/accounts/mine/ai/v1/chat/completions", BEARER),
+    "codestral": ("https://codestral.mistral.ai/v1/chat/completions", BEARER),
+    "cognition": ("https://api.cognition.ai/v1/chat/completions", BEARER),
+    "cometapi": ("https://api.cometapi.com/v1/chat/completions", BEARER),
+    "compactifai": ("https://api.compactif.ai/v1/chat/completions", BEARER),
+    "cortecs": ("https://api.cortecs.ai/v1/chat/completions", BEARER),
+    "crusoe": ("https://managed-inference-api-proxy.crusoecloud.com/v1/chat/completions", BEARER),
+    "custom_openai": ("http://localhost:9000/v1/chat/completions", BEARER),
+    "darkbloom": ("https://api.darkbloom.dev/v1/chat/completions", BEARER),
+    "dashscope": ("https://dashscope.aliyuncs.com/compatible-mode/v1/chat/completions", BEARER),
+    "databricks": ("https://mine.cloud.databricks.com/serving-endpoints/chat/completions", BEARER),
+    "datarobot": ("https://app.datarobot.com/api/v2/genai/llmgw/chat/completions/", BEARER),
+    "deepinfra": ("https://api.deepinfra.com/v1/openai/chat/completions", BEARER),
+    "deepseek": ("https://api.deepseek.com/v1/chat/completions", BEARER),
+    "docker_model_runner": ("http://localhost:12434/engines/llama.cpp/v1/chat/completions", BEARER),
+    "edenai": ("https://api.edenai.run/v3/chat/completions", BEARER),
+    "empiriolabs": ("https://api.empiriolabs.ai/v1/chat/completions", BEARER),
+    "empower": ("https://app.empower.dev/api/v1/chat/completions", BEARER),
+    "featherless_ai": ("https://api.featherless.ai/v1/chat/completions", BEARER),
+    "fireworks_ai": ("https://api.fireworks.ai/inference/v1/chat/completions", BEARER),
+    "friendliai": ("https://api.friendli.ai/serverless/v1/chat/completions", BEARER),
+    "galadriel": ("https://api.galadriel.com/v1/chat/completions", BEARER),
+    "github": ("https://models.github.ai/inference/chat/completions", BEARER),
+    "gmi": ("https://api.gmi-serving.com/v1/chat/completions", BEARER),
+    "gradient_ai": ("https://inference.do-ai.run/v1/chat/completions", BEARER),
+    "groq": ("https://api.groq.com/openai/v1/chat/completions", BEARER),
+    "helicone": ("https://ai-gateway.helicone.ai/chat/completions", BEARER),
+    "heroku": ("https://us.inference.heroku.com/v1/chat/completions", BEARER),
+    "hosted_vllm": ("http://localhost:8000/v1/chat/completions", BEARER),
+    "huggingface": ("https://router.huggingface.co/v1/chat/completions", BEARER),
+    "hyperbolic": ("https://api.hyperbolic.xyz/v1/chat/completions", BEARER),
+    "inception": ("https://api.inceptionlabs.ai/v1/chat/completions", BEARER),
+    "lambda_ai": ("https://api.lambda.ai/v1/chat/completions", BEARER),
+    "lemonade": ("http://localhost:8000/api/v1/chat/completions", BEARER),
+    "libertai": ("https://api.libertai.io/v1/chat/completions", BEARER),
+    "litellm_proxy": ("http://localhost:4000/chat/completions", BEARER),
+    "llamafile": ("http://127.0.0.1:8080/v1/chat/completions", BEARER),
+    "llamagate": ("https://api.llamagate.dev/v1/chat/completions", BEARER),
+    "lm_studio": ("http://localhost:1234/v1/chat/completions", BEARER),
+    "maritalk": ("https://chat.maritaca.ai/api/chat/completions", BEARER),
+    "meta": ("https://api.meta.ai/v1/chat/completions", BEARER),
+    "meta_llama": ("https://api.llama.com/compat/v1/chat/completions", BEARER),
+    "minimax": ("https://api.minimax.io/v1/chat/completions", BEARER),
+    "mistral": ("https://api.mistral.ai/v1/chat/completions", BEARER),
+    "modelscope": ("https://api-inference.modelscope.cn/v1/chat/completions", BEARER),
+    "moonshot": ("https://api.moonshot.ai/v1/chat/completions", BEARER),
+    "morph": ("https://api.morphllm.com/v1/chat/completions", BEARER),
+    "nadir": ("https://api.getnadir.com/v1/chat/completions", BEARER),
+    "nano-gpt": ("https://nano-gpt.com/api/v1/chat/completions", BEARER),
+    "nebius": ("https://api.studio.nebius.ai/v1/chat/completions", BEARER),
+    "neosantara": ("https://api.neosantara.xyz/v1/chat/completions", BEARER),
+    "novita": ("https://api.novita.ai/v3/openai/chat/completions", BEARER),
+    "nscale": ("https://inference.api.nscale.com/v1/chat/completions", BEARER),
+    "nvidia_nim": ("https://integrate.api.nvidia.com/v1/chat/completions", BEARER),
+    "ollama_v1": ("http://localhost:11434/v1/chat/completions", BEARER),
+    "oobabooga": ("http://localhost:5000/v1/chat/completions", BEARER),
+    "openai": ("https://api.openai.com/v1/chat/completions", BEARER),
+    "openrouter": ("https://openrouter.ai/api/v1/chat/completions", BEARER),
+    "ovhcloud": ("https://oai.endpoints.kepler.ai.cloud.ovh.net/v1/chat/completions", BEARER),
+    "parasail": ("https://api.parasail.io/v1/chat/completions", BEARER),
+    "perplexity": ("https://api.perplexity.ai/chat/completions", BEARER),
+    "pinstripes": ("https://pinstripes.io/v1/chat/completions", BEARER),
+    "poe": ("https://api.poe.com/v1/chat/completions", BEARER),
+    "prism": ("https://api.prisminference.com/v1/chat/completions", BEARER),
+    "publicai": ("https://api.publicai.co/v1/chat/completions", BEARER),
+    "qwen_ai_platform": ("https://dashscope.aliyuncs.com/compatible-mode/v1/chat/completions", BEARER),
+    "qwencloud": ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1/chat/completions", BEARER),
+    "ragflow": ("http://localhost:9380/api/v1/chats_openai/mine/chat/completions", BEARER),
+    "reka": ("https://api.reka.ai/v1/chat/completions", BEARER),
+    "sail": ("https://api.sailresearch.com/v1/chat/completions", BEARER),
+    "sambanova": ("https://api.sambanova.ai/v1/chat/completions", BEARER),
+    "sarvam": ("https://api.sarvam.ai/v1/chat/completions", BEARER),
+    "scaleway": ("https://api.scaleway.ai/v1/chat/completions", BEARER),
+    "scx-ai": ("https://api.scx.ai/v1/chat/completions", BEARER),
+    "snowflake": ("https://mine.snowflakecomputing.com/api/v2/cortex/v1/chat/completions", BEARER),
+    "synthetic": ("https://api.synthetic.new/openai/v1/chat/completions", BEARER),
+    "tencent": ("https://tokenhub-intl.tencentcloudmaas.com/v1/chat/completions", BEARER),
+    "tensormesh": ("https://serverless.tensormesh.ai/v1/chat/completions", BEARER),
+    "together_ai": ("https://api.together.xyz/v1/chat/completions", BEARER),
+    "v0": ("https://api.v0.dev/v1/chat/completions", BEARER),
+    "veniceai": ("https://api.venice.ai/api/v1/chat/completions", BEARER),
+    "vercel_ai_gateway": ("https://ai-gateway.vercel.sh/v1/chat/completions", BEARER),
+    "volcengine": ("https://ark.cn-beijing.volces.com/api/v3/chat/completions", BEARER),
+    "wandb": ("https://api.inference.wandb.ai/v1/chat/completions", BEARER),
+    "xai": ("https://api.x.ai/v1/chat/completions", BEARER),
+    "xiaomi_mimo": ("https://api.xiaomimimo.com/v1/chat/completions", BEARER),
+    "xinference": ("http://localhost:9997/v1/chat/completions", BEARER),
+    "zai": ("https://api.z.ai/api/paas/v4/chat/completions", BEARER),
+}
+
+# What the caller has to say for that: these have no base URL of their own.
+BASES = {
+    "azure": "https://mine.openai.azure.com",
+    "azure_ai": "https://mine.services.ai.azure.com",
+    "custom_openai": "http://localhost:9000/v1",
+    "databricks": "https://mine.cloud.databricks.com",
+    "heroku": "https://us.inference.heroku.com",
+    "hosted_vllm": "http://localhost:8000/v1",
+    "litellm_proxy": "http://localhost:4000",
+    "oobabooga": "http://localhost:5000",
+    "ragflow": "http://localhost:9380",
+    "xinference": "http://localhost:9997/v1",
+}
+
+# Where a row goes instead: model, what is given, URL, header of the key, model that is sent.
+AZURE = "https://mine.openai.azure.com"
+FOUNDRY = "https://mine.services.ai.azure.com"
+VARIANTS: list[tuple[str, dict[str, str], str, str, str]] = [
+    (
+        "azure/gpt-4o",
+        {"api_base": f"{AZURE}/", "api_version": "2025-01-01-preview"},
+        f"{AZURE}/openai/deployments/gpt-4o/chat/completions?api-version=2025-01-01-preview",
+        API_KEY,
+        "gpt-4o",
+    ),
+    ("azure/d", {"api_base": f"{AZURE}/openai/v1/"}, f"{AZURE}/openai/v1/chat/completions", API_KEY, "d"),
+    ("azure/d", {"api_base": AZURE, "api_version": "preview"}, f"{AZURE}/openai/v1/chat/completions", API_KEY, "d"),
+    (
+        "azure/d",
+        {"api_base": f"{AZURE}/openai/deployments/other"},
+        f"{AZURE}/openai/deployments/other/chat/completions?api-version=2024-10-21",
+        API_KEY,
+        "d",
+    ),
+    (
+        "azure_ai/m",
+        {"api_base": f"{FOUNDRY}/models", "api_version": "2025-04-01"},
+        f"{FOUNDRY}/models/chat/completions?api-version=2025-04-01",
+        API_KEY,
+        "m",
+    ),
+    ("azure_ai/m", {"api_base": f"{FOUNDRY}/openai/v1"}, f"{FOUNDRY}/openai/v1/chat/completions", API_KEY, "m"),
+    ("azure_ai/m", {"api_base": AZURE}, f"{AZURE}/openai/v1/chat/completions", API_KEY, "m"),
+    (
+        "azure_ai/m",
+        {"api_base": "https://mine.eastus2.models.ai.azure.com/v1"},
+        "https://mine.eastus2.models.ai.azure.com/v1/chat/completions",
+        BEARER,
+        "m",
+    ),
+    (
+        "baseten/abcd1234",
+        {},
+        "https://model-abcd1234.api.baseten.co/environments/production/sync/v1/chat/completions",
+        BEARER,
+        "abcd1234",
+    ),
+    (
+        "bedrock_mantle/m",
+        {"aws_region_name": "eu-west-1"},
+        "https://bedrock-mantle.eu-west-1.api.aws/v1/chat/completions",
+        BEARER,
+        "m",
+    ),
+    (
+        "databricks/m",
+        {"api_base": "https://mine.cloud.databricks.com/serving-endpoints"},
+        "https://mine.cloud.databricks.com/serving-endpoints/chat/completions",
+        BEARER,
+        "m",
+    ),
+    (
+        "datarobot/m",
+        {"api_base": "https://app.datarobot.com/api/v2/"},
+        "https://app.datarobot.com/api/v2/genai/llmgw/chat/completions/",
+        BEARER,
+        "m",
+    ),
+    (
+        "datarobot/m",
+        {"api_base": "https://app.datarobot.com/api/v2/deployments/d1"},
+        "https://app.datarobot.com/api/v2/deployments/d1/",
+        BEARER,
+        "m",
+    ),
+    (
+        "docker_model_runner/ai/m",
+        {"api_base": "http://localhost:12434/engines/v1"},
+        "http://localhost:12434/engines/v1/chat/completions",
+        BEARER,
+        "ai/m",
+    ),
+    (
+        "fireworks_ai/m",
+        {},
+        "https://api.fireworks.ai/inference/v1/chat/completions",
+        BEARER,
+        "accounts/fireworks/models/m",
+    ),
+    (
+        "fireworks_ai/accounts/me/models/m",
+        {},
+        "https://api.fireworks.ai/inference/v1/chat/completions",
+        BEARER,
+        "accounts/me/models/m",
+    ),
+    (
+        "gradient_ai/m",
+        {"api_base": "https://a1.agents.do-ai.run"},
+        "https://a1.agents.do-ai.run/api/v1/chat/completions",
+        BEARER,
+        "m",
+    ),
+    ("huggingface/org/m", {}, "https://router.huggingface.co/v1/chat/completions", BEARER, "org/m"),
+    ("huggingface/together/org/m", {}, "https://router.huggingface.co/v1/chat/completions", BEARER, "org/m:together"),
+    (
+        "huggingface/m",
+        {"api_base": "https://x.endpoints.huggingface.cloud"},
+        "https://x.endpoints.huggingface.cloud/v1/chat/completions",
+        BEARER,
+        "m",
+    ),
+    (
+        "ragflow/chat/c1/m",
+        {"api_base": "http://localhost:9380"},
+        "http://localhost:9380/api/v1/chats_openai/c1/chat/completions",
+        BEARER,
+        "m",
+    ),
+    (
+        "ragflow/agent/a1/org/m",
+        {"api_base": "http://localhost:9380"},
+        "http://localhost:9380/api/v1/agents_openai/a1/chat/completions",
+        BEARER,
+        "org/m",
+    ),
+]
+
+# Who is sent `max_tokens`, or `max_completion_tokens`, as the caller wrote it; all others get `max_tokens`.
+AS_GIVEN = {
+    *("assemblyai", "azure", "azure_ai", "cerebras", "clarifai", "cloudflare", "cognition", "cometapi", "compactifai"),
+    *("cortecs", "dashscope", "edenai", "gradient_ai", "groq", "helicone", "heroku", "hosted_vllm", "huggingface"),
+    *("litellm_proxy", "llamafile", "lm_studio", "meta", "meta_llama", "minimax", "modelscope", "morph", "novita"),
+    *("oobabooga", "openrouter", "ovhcloud", "parasail", "prism", "qwen_ai_platform", "qwencloud", "ragflow", "reka"),
+    *("replay", "sail", "scaleway", "snowflake", "tencent", "v0", "vercel_ai_gateway"),
+}
+ALWAYS_NEW = {"openai"}
+
+# How these are known to answer; the others are given the reference behaviour. Who cannot be asked tells unasked.
+ANSWERS = {
+    "ai21_chat": "reasoning",
+    "azure": "empty-first-chunk",
+    "cerebras": "reasoning",
+    "cloudflare": "usage-zeros-last",
+    "codestral": "content-parts",
+    "databricks": "usage-null-counts",
+    "deepseek": "reasoning",
+    "groq": "usage-thrice",
+    "mistral": "content-parts",
+    "openrouter": "usage-after-finish",
+    "perplexity": "usage-every-chunk",
+    "sambanova": "reasoning-alias",
+    "zai": "reasoning",
+}
+
+# How the model must be written so that it arrives as it was.
+MODELS = {"fireworks_ai": "chat/{}", "ragflow": "chat/c1/{}"}
+
+# Providers that others call and this registry does not have yet, with the reason.
+NOT_SERVED = {
+    "a2a": "speaks A2A, a JSON-RPC of agents",
+    "anthropic": "family of its own",
+    "anthropic_text": "text completions of 2023",
+    "azure_text": "text completions",
+    "bedrock": "families of its own, and signed requests",
+    "bytez": "raw text, no usage",
+    "chatgpt": "login of a consumer subscription",
+    "cohere": "family of its own",
+    "cohere_chat": "as cohere",
+    "custom": "no format that anybody specified",
+    "fal_ai": "does not stream",
+    "gdc": "needs tokens from an SDK of Google's",
+    "gemini": "family of its own",
+    "gigachat": "needs an OAuth exchange before the call",
+    "github_copilot": "login of a consumer subscription",
+    "langflow": "a flow server, no chat",
+    "langgraph": "an agent server, no chat",
+    "nlp_cloud": "raw text, no usage",
+    "oci": "formats of its own, and signed requests",
+    "ollama": "family of its own",
+    "ollama_chat": "as ollama",
+    "petals": "runs in the process",
+    "predibase": "format of TGI",
+    "replicate": "two requests and raw text",
+    "sagemaker": "signed requests in AWS framing",
+    "sagemaker_chat": "as sagemaker",
+    "sagemaker_nova": "as sagemaker",
+    "sap": "needs an OAuth exchange before the call",
+    "text-completion-codestral": "fill in the middle, no chat",
+    "text-completion-inception": "fill in the middle, no chat",
+    "text-completion-openai": "text completions",
+    "triton": "a format of each model's own",
+    "vertex_ai": "family of its own, and Google's tokens",
+    "vertex_ai_beta": "as vertex_ai",
+    "watsonx": "needs a token exchange before the call",
+    "watsonx_text": "as watsonx",
+}
+
+CHAT = [row for row in ROWS if row.family == "chat"]
+each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.slug)
+each_chat_row = pytest.mark.parametrize("row", CHAT, ids=lambda row: row.slug)
+
+
+def variables(row: Provider) -> set[str]:
+    """Every variable that a row's credentials are read from."""
+    return {*row.key_env, *(name for token in row.tokens for name in token.env)}
+
+
+def secret(variable: str) -> str:
+    """What a variable holds in these tests: different from all others, and part of none."""
+    return f"sk-{variable.lower()}-0123456789"
+
+
+def needed(row: Provider) -> dict[str, str]:
+    """The settings without which there is no URL."""
+    texts = [row.base_url if isinstance(row.base_url, str) else "", row.chat_path]
+    return {
+        setting.keyword: "mine"
+        for setting in row.settings
+        if setting.default is None and any(f"{{{setting.keyword}}}" in text for text in texts)
+    }
+
+
+def home(row: Provider) -> dict[str, Any]:
+    """What it takes to call the row at its own host."""
+    return {**needed(row), **({"api_base": BASES[row.slug]} if row.slug in BASES else {})}
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of any row is set."""
+    for row in ROWS:
+        for name in chain(variables(row), row.base_env, *(setting.env for setting in row.settings)):
+            monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def everybodys_keys(bare: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every key variable of every row is set, each to a secret of its own."""
+    for name in {name for row in ROWS for name in variables(row)}:
+        monkeypatch.setenv(name, secret(name))
+
+
+Send = Callable[..., httpx.Request]
+
+
+@pytest.fixture
+def send() -> Iterator[Send]:
+    """Calls, and gives the request."""
+    requests: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        return httpx.Response(200, json=WHOLE)
+
+    with httpx.Client(transport=httpx.MockTransport(answer)) as client:
+
+        def send(model: str, **options: Any) -> httpx.Request:
+            completion(model, MESSAGES, client=client, max_retries=0, **options)
+            return requests[-1]
+
+        yield send
+
+
+def never(request: httpx.Request) -> httpx.Response:
+    raise AssertionError("sent")
+
+
+def refused(error: type[APIError], model: str, **options: Any) -> APIError:
+    """The error that a call ends with before a byte is sent."""
+    with httpx.Client(transport=httpx.MockTransport(never)) as client, pytest.raises(error) as caught:
+        completion(model, MESSAGES, client=client, **options)
+    return caught.value
+
+
+def carried(request: httpx.Request) -> str:
+    """All that a request says."""
+    return "\n".join([str(request.url), *map(str, request.headers.multi_items()), request.content.decode()])
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+@each_row
+def test_a_row_is_found_by_slug_and_aliases(row: Provider) -> None:
+    for name in (row.slug, *row.aliases):
+        assert resolve(f"{name}/org/m") == (row, "org/m")
+        assert resolve("m", name) == (row, "m")
+
+
+@pytest.mark.parametrize(
+    ("alias", "slug"),
+    [
+        ("ai21", "ai21_chat"),
+        ("aiohttp_openai", "openai"),
+        ("openai_like", "custom_openai"),
+        ("together", "together_ai"),
+        ("vllm", "hosted_vllm"),
+    ],
+)
+def test_names_that_people_know(alias: str, slug: str) -> None:
+    assert PROVIDERS[alias].slug == slug
+
+
+def test_who_is_not_served_is_said() -> None:
+    assert not set(NOT_SERVED) & set(PROVIDERS), "these are served by now"
+    assert all(NOT_SERVED.values())
+
+
+def test_no_provider_is_missing_in_silence(corpus: Path) -> None:
+    table = corpus.parent / "spec" / "providers.json"
+    if not table.is_file():
+        pytest.skip(f"external: no table of providers at {table}")
+    known = {row["slug"]: row for row in json.loads(table.read_text(encoding="utf-8"))["providers"]}
+    assert set(known) == {slug for slug in known if slug in PROVIDERS} | set(NOT_SERVED)
+    for slug, facts in known.items():
+        row = PROVIDERS.get(slug)
+        if row is not None and row.slug == slug:
+            # In this order; what the table lacks comes after.
+            assert row.key_env[: len(facts["key_env"])] == tuple(facts["key_env"])
+
+
+# Places ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_has_every_row() -> None:
+    assert set(PLACES) == {row.slug for row in CHAT} - {"replay"}
+    assert list(PLACES) == sorted(PLACES)
+    assert set(BASES) == {row.slug for row in CHAT if row.base_url is None}
+
+
+@pytest.mark.parametrize("slug", PLACES)
+def test_where_a_row_is_and_how_it_takes_its_key(slug: str, send: Send) -> None:
+    url, header = PLACES[slug]
+    request = send(f"{slug}/m", api_key="passed", **home(PROVIDERS[slug]))
+    assert str(request.url) == url
+    assert [name for name, value in request.headers.items() if "passed" in value] == [header]
+    assert request.headers[header] == ("Bearer passed" if header == BEARER else "passed")
+
+
+@pytest.mark.parametrize(("model", "given", "url", "header", "sent"), VARIANTS)
+def test_where_a_row_goes_instead(
+    model: str, given: dict[str, str], url: str, header: str, sent: str, send: Send
+) -> None:
+    request = send(model, api_key="passed", **given)
+    assert str(request.url) == url
+    assert [name for name, value in request.headers.items() if "passed" in value] == [header]
+    assert json.loads(request.content)["model"] == sent
+
+
+@each_row
+def test_a_base_from_the_variables(row: Provider, send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+    for first, name in enumerate(row.base_env):
+        for later in row.base_env[first:]:
+            monkeypatch.setenv(later, f"https://{later.lower().replace('_', '-')}.example/v1")
+        host = send(f"{row.slug}/m", api_key="k", **needed(row)).url.host
+        assert host == f"{name.lower().replace('_', '-')}.example"
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize("slug", BASES)
+def test_a_base_that_nobody_gives(slug: str) -> None:
+    row = PROVIDERS[slug]
+    error = refused(BadRequestError, f"{slug}/m", api_key="k", **needed(row))
+    assert error.param == "api_base"
+    assert all(name in error.message for name in ("api_base", *row.base_env))
+
+
+@pytest.mark.parametrize("slug", [row.slug for row in ROWS if needed(row)])
+def test_a_setting_that_nobody_gives(slug: str, send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = PROVIDERS[slug]
+    given = {name: value for name, value in home(row).items() if name not in needed(row)}
+    for setting in row.settings:
+        if setting.keyword in needed(row):
+            error = refused(BadRequestError, f"{slug}/m", api_key="k", **given)
+            assert error.param == setting.keyword
+            assert all(name in error.message for name in (setting.keyword, *setting.env))
+            for name in setting.env:
+                monkeypatch.setenv(name, "from-variable")
+                assert "from-variable" in str(send(f"{slug}/m", api_key="k", **given).url)
+
+
+# Keys -----------------------------------------------------------------------------------------------------------------
+
+
+@each_row
+def test_a_request_carries_its_own_key_and_no_other(row: Provider, send: Send, everybodys_keys: None) -> None:
+    said = carried(send(f"{row.slug}/m", **home(row)))
+    own = variables(row)
+    found = {name for other in ROWS for name in variables(other) if secret(name) in said}
+    assert found == set(row.key_env[:1] or sorted(own)[:1])
+
+
+@each_row
+def test_elsewhere_too_it_is_its_own_key_or_the_one_passed(row: Provider, send: Send, everybodys_keys: None) -> None:
+    place = {**needed(row), "api_base": "https://gateway.example/v1"}
+    keys = {name for other in ROWS for name in variables(other)}
+    said = carried(send(f"{row.slug}/m", **place))
+    assert {name for name in keys if secret(name) in said} == set(row.key_env[:1])
+    said = carried(send(f"{row.slug}/m", api_key="passed", **place))
+    assert "passed" in said
+    assert not {name for name in keys if secret(name) in said}
+
+
+@each_row
+def test_its_key_goes_to_no_other_vendor(row: Provider, everybodys_keys: None) -> None:
+    for other in ROWS:
+        if not isinstance(other.base_url, str):
+            continue
+        base = fill(other, other.base_url, dict.fromkeys((setting.keyword for setting in other.settings), "mine"))
+        host = httpx.URL(base).host
+        if not owns(other, host) or owns(row, host):
+            continue
+        if variables(row):
+            with pytest.raises(AuthenticationError, match=host):
+                credential_of(row, {}, base, os.environ)
+        else:
+            assert credential_of(row, {}, base, os.environ) is None
+        passed = credential_of(row, {"api_key": "passed"}, base, os.environ)
+        assert passed is not None
+        assert passed.secret == "passed"
+
+
+@each_row
+def test_without_a_key_nothing_is_sent(row: Provider, send: Send) -> None:
+    if not row.key_required:
+        request = send(f"{row.slug}/m", **home(row))
+        assert not {BEARER, row.auth[0]} & set(request.headers)
+        return
+    error = refused(AuthenticationError, f"{row.slug}/m", **home(row))
+    assert error.provider == row.slug
+    assert all(name in error.message for name in ("api_key", *variables(row)))
+
+
+@each_row
+def test_without_a_key_nothing_is_sent_by_asyncio(row: Provider) -> None:
+    async def main() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(never)) as client:
+            with pytest.raises(AuthenticationError):
+                await acompletion(f"{row.slug}/m", MESSAGES, stream=True, client=client, **home(row))
+
+    if row.key_required:
+        asyncio.run(main())
+
+
+@each_row
+def test_a_key_shows_nowhere(row: Provider) -> None:
+    key = "sk-abcdef-0123456789"
+
+    def echo(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(401, json={"error": {"message": f"Incorrect key: {dict(request.headers)}", "code": key}})
+
+    with httpx.Client(transport=httpx.MockTransport(echo)) as client, pytest.raises(AuthenticationError) as caught:
+        completion(f"{row.slug}/m", MESSAGES, api_key=f" {key}\n", client=client, max_retries=0, **home(row))
+    error = caught.value
+    shown = [str(error), repr(error), repr(error.args), repr(error.response), repr(error.body), repr(vars(error))]
+    assert error.status_code == 401
+    assert not [text for text in shown if key in text]
+
+
+def test_a_token_of_entra_stands_in_for_the_key(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+    for slug in ("azure", "azure_ai"):
+        headers = send(f"{slug}/m", azure_ad_token="t", **home(PROVIDERS[slug])).headers
+        assert headers["authorization"] == "Bearer t"
+        assert "api-key" not in headers
+    monkeypatch.setenv("AZURE_AD_TOKEN", "from-variable")
+    assert send("azure/m", **home(PROVIDERS["azure"])).headers["authorization"] == "Bearer from-variable"
+    monkeypatch.setenv("AZURE_API_KEY", "k")
+    assert "authorization" not in send("azure/m", **home(PROVIDERS["azure"])).headers
+    assert "azure" in refused(BadRequestError, "openai/m", api_key="k", azure_ad_token="t").message
+
+
+def test_the_kind_of_a_key_is_said_where_it_matters(send: Send) -> None:
+    place = home(PROVIDERS["snowflake"])
+    for key, sent, kind in [("j", "j", "KEYPAIR_JWT"), ("pat/p", "p", "PROGRAMMATIC_ACCESS_TOKEN")]:
+        headers = send("snowflake/m", api_key=key, **place).headers
+        assert headers["authorization"] == f"Bearer {sent}"
+        assert headers["x-snowflake-authorization-token-type"] == kind
+
+
+# Bodies ---------------------------------------------------------------------------------------------------------------
+
+
+@each_chat_row
+@pytest.mark.parametrize("given", ["max_tokens", "max_completion_tokens"])
+def test_the_name_of_the_limit(row: Provider, given: str, send: Send) -> None:
+    assert {row.slug for row in CHAT} >= AS_GIVEN | ALWAYS_NEW
+    expected = given if row.slug in AS_GIVEN else "max_completion_tokens" if row.slug in ALWAYS_NEW else "max_tokens"
+    body = json.loads(send(f"{row.slug}/m", api_key="k", **home(row), **{given: 5}).content)
+    assert {name: value for name, value in body.items() if name.startswith("max_")} == {expected: 5}
+
+
+# Streams --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as upstream:
+        yield upstream
+
+
+@each_chat_row
+@pytest.mark.parametrize("world", ["blocking", "asyncio"])
+def test_a_row_streams_and_its_usage_comes_last(row: Provider, world: str, upstream: Upstream) -> None:
+    case = ANSWERS.get(row.slug, "hello")
+    call: dict[str, Any] = {
+        "model": f"{row.slug}/{MODELS.get(row.slug, '{}').format(case)}",
+        "messages": MESSAGES,
+        "api_base": upstream.base_url,
+        "api_key": "k",
+        "stream_options": {"include_usage": True},
+    }
+
+    async def main() -> list[Any]:
+        return [chunk async for chunk in await acompletion(stream=True, **call)]
+
+    *chunks, last = completion(stream=True, **call) if world == "blocking" else asyncio.run(main())
+    asked = upstream.stats()["requests"][-1]["body"]
+    assert asked.get("stream_options") == ({"include_usage": True} if row.stream_options else None)
+    assert all("usage" in chunk and chunk.usage is None for chunk in chunks)
+    assert all(chunk.choices or "prompt_filter_results" in chunk for chunk in chunks)
+    assert any(chunk.choices[0].delta.content for chunk in chunks if chunk.choices)
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert last.choices == []
+    expected = json.loads(CASES[case].single(usage=True))["usage"]
+    assert last.usage.source == "reported"
+    assert last.usage.complete
+    for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+        assert last.usage[name] == expected[name]
+
+
+@pytest.mark.parametrize(
+    ("slug", "usage", "completion_tokens"),
+    [
+        # 12 tokens of text beside 290 of reasoning, as the total tells.
+        ("xai", {"prompt_tokens": 1, "completion_tokens": 12, "total_tokens": 303}, 302),
+        # Neither count nor total includes them: only the row knows.
+        ("deepinfra", {"prompt_tokens": 1, "completion_tokens": 12, "total_tokens": 13}, 302),
+        ("openrouter", {"prompt_tokens": 1, "completion_tokens": 12, "total_tokens": 13}, 12),
+    ],
+)
+def test_reasoning_is_counted_as_the_row_says(slug: str, usage: dict[str, int], completion_tokens: int) -> None:
+    details = {"completion_tokens_details": {"reasoning_tokens": 290}}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={**WHOLE, "usage": {**usage, **details}})
+
+    with httpx.Client(transport=httpx.MockTransport(answer)) as client:
+        response = completion(f"{slug}/m", MESSAGES, api_key="k", client=client)
+    assert response.usage is not None
+    assert response.usage.completion_tokens == completion_tokens
+    assert response.usage.total_tokens == 1 + completion_tokens
+
+
+@pytest.mark.parametrize("slug", ["perplexity", "snowflake"])
+def test_a_stream_ends_as_the_row_says(slug: str) -> None:
+    text = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
+    finish = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+    bodies = {"perplexity": text + finish, "snowflake": text + b"data: [DONE]\n\n"}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=bodies[slug])
+
+    place = home(PROVIDERS[slug])
+    with httpx.Client(transport=httpx.MockTransport(answer)) as client:
+        chunks = list(completion(f"{slug}/m", MESSAGES, stream=True, api_key="k", client=client, **place))
+    assert chunks[0].choices[0].delta.content == "Hi"
