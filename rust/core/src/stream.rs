@@ -48,6 +48,8 @@ pub struct Stream {
     known: Vec<(u64, u64)>,
     account: Account,
     assembly: Option<Assembly>,
+    /// The choice and the part that the last chunk was a piece of, if it was nothing else.
+    plain: Option<(u32, Part)>,
     done: bool,
 }
 
@@ -82,6 +84,7 @@ impl Stream {
             known: Vec::new(),
             account,
             assembly: keep.then(Assembly::default),
+            plain: None,
             done: false,
         }
     }
@@ -132,6 +135,24 @@ impl Stream {
             return plain;
         }
         false
+    }
+
+    /// One more piece of a text, and nothing else: what nearly every event of a stream brings.
+    pub fn text(&mut self, index: u32, part: Part, text: Text<'_>, sink: &mut impl Sink) {
+        if self.plain == Some((index, part)) {
+            self.again(index, part, text, sink);
+            return;
+        }
+        let mut choice = Choice { index, ..Choice::default() };
+        match part {
+            Part::Content => choice.delta.content = Field::Value(text),
+            Part::Reasoning => choice.delta.reasoning_content = Field::Value(text),
+        }
+        let mut event = Incoming::default();
+        event.choices.push(choice);
+        if self.push(event, sink) {
+            self.plain = Some((index, part));
+        }
     }
 
     /// The last event once more, all but the text of its one choice.
@@ -188,6 +209,7 @@ impl Stream {
         extra: Extras<'a>,
         sink: &mut impl Sink,
     ) {
+        self.plain = None;
         let chunk = Chunk { head: &self.head, service_tier, system_fingerprint, choices, usage, extra };
         if let Some(assembly) = &mut self.assembly {
             assembly.add(&chunk);
