@@ -63,7 +63,7 @@ impl Assembly {
             }
         }
         keep_last(&mut self.extra, &chunk.extra);
-        for choice in chunk.choices.iter() {
+        for choice in &chunk.choices {
             let place = self.choices.binary_search_by_key(&choice.index, |message| message.index);
             let place = place.unwrap_or_else(|place| {
                 self.choices.insert(place, Message { index: choice.index, ..Message::default() });
@@ -75,16 +75,20 @@ impl Assembly {
         }
     }
 
-    /// One more piece of a text.
-    pub fn add_text(&mut self, index: u32, part: Part, text: &Text<'_>) {
+    /// One more piece of a text; `call` is the place of the tool call that arguments belong to.
+    pub fn add_text(&mut self, index: u32, part: Part, call: usize, text: &Text<'_>) {
         if let Ok(place) = self.choices.binary_search_by_key(&index, |message| message.index)
             && let Some(message) = self.choices.get_mut(place)
         {
             let whole = match part {
-                Part::Content => &mut message.content,
-                Part::Reasoning => &mut message.reasoning_content,
+                Part::Content => message.content.get_or_insert_default(),
+                Part::Reasoning => message.reasoning_content.get_or_insert_default(),
+                Part::Arguments => match message.tool_calls.get_mut(call) {
+                    Some(call) => &mut call.arguments,
+                    None => return,
+                },
             };
-            whole.get_or_insert_default().push_str(&text.decode());
+            whole.push_str(&text.decode());
         }
     }
 
@@ -142,7 +146,7 @@ impl Message {
             (kept @ Field::Absent, Field::Null) => *kept = Field::Null,
             _ => {}
         }
-        for call in tool_calls.iter() {
+        for call in tool_calls {
             let place = call.index.map_or(0, |index| index as usize);
             while self.tool_calls.len() <= place {
                 self.tool_calls.push(Call::default());
