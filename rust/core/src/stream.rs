@@ -4,7 +4,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::assemble::Assembly;
-use crate::chunk::{Choice, Chunk, Extra, Extras, Field, FinishReason, Head, Text, ToolCall};
+use crate::chunk::{Choice, Chunk, Delta, Extra, Extras, Field, FinishReason, Function, Head, Text, ToolCall};
 use crate::json::{Str, write_str};
 use crate::usage::{Account, Usage};
 
@@ -49,8 +49,8 @@ pub struct Stream {
     known: Vec<(u64, u64)>,
     account: Account,
     assembly: Option<Assembly>,
-    /// The choice and the part that the last chunk was a piece of, if it was nothing else.
-    plain: Option<(u32, Part)>,
+    /// What the last event brought a piece of, if it was [`Stream::piece`] that did.
+    last_piece: Option<(Part, u32)>,
     done: bool,
 }
 
@@ -87,7 +87,7 @@ impl Stream {
             known: Vec::new(),
             account,
             assembly: keep.then(Assembly::default),
-            plain: None,
+            last_piece: None,
             done: false,
         }
     }
@@ -124,6 +124,7 @@ impl Stream {
     pub fn push(&mut self, event: Incoming<'_>, sink: &mut impl Sink) -> bool {
         let Incoming { id, created, model, service_tier, system_fingerprint, mut choices, mut extra } = event;
         let mut news = false;
+        self.last_piece = None;
         self.identify(id, created, model, &mut extra);
         for Extra { key, json } in &extra {
             news |= self.is_news(0, *key, json);
@@ -144,21 +145,24 @@ impl Stream {
         false
     }
 
-    /// One more piece of a text, and nothing else: what nearly every event of a stream brings.
-    pub fn text(&mut self, index: u32, part: Part, text: Text<'_>, sink: &mut impl Sink) {
-        if self.plain == Some((index, part)) {
-            self.again(index, part, text, sink);
+    /// One more piece of a text, and nothing else: what nearly every event of a stream brings. Of arguments, `call` is
+    /// the index that the provider gives the call they belong to.
+    pub fn piece(&mut self, part: Part, call: u32, text: Text<'_>, sink: &mut impl Sink) {
+        if self.last_piece == Some((part, call)) {
+            self.again(0, part, text, sink);
             return;
         }
-        let mut choice = Choice { index, ..Choice::default() };
+        let mut delta = Delta::default();
         match part {
-            Part::Content => choice.delta.content = Field::Value(text),
-            Part::Reasoning => choice.delta.reasoning_content = Field::Value(text),
+            Part::Content => delta.content = Field::Value(text),
+            Part::Reasoning => delta.reasoning_content = Field::Value(text),
+            Part::Arguments => {
+                let function = Function { name: None, arguments: Some(text) };
+                delta.tool_calls.push(ToolCall { index: Some(call), function, ..ToolCall::default() });
+            }
         }
-        let mut event = Incoming::default();
-        event.choices.push(choice);
-        if self.push(event, sink) {
-            self.plain = Some((index, part));
+        if self.push(Incoming { choices: vec![Choice { delta, ..Choice::default() }], ..Incoming::default() }, sink) {
+            self.last_piece = Some((part, call));
         }
     }
 
@@ -221,7 +225,6 @@ impl Stream {
         extra: Extras<'a>,
         sink: &mut impl Sink,
     ) {
-        self.plain = None;
         let chunk = Chunk { head: &self.head, service_tier, system_fingerprint, choices, usage, extra };
         if let Some(assembly) = &mut self.assembly {
             assembly.add(&chunk);

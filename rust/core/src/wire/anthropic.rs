@@ -85,12 +85,12 @@ impl Anthropic {
                 self.extend(event, stream, sink);
                 Ok(())
             }
-            b"content_block_start" => self.start(event, stream, sink).map_err(invalid),
+            b"content_block_start" => self.start(&event, stream, sink).map_err(invalid),
             b"content_block_stop" => {
                 self.close(Some(event.index), stream, sink);
                 Ok(())
             }
-            b"message_start" => self.begin(event, stream, sink, data),
+            b"message_start" => self.begin(&event, stream, sink, data),
             b"message_delta" => self.conclude(event, stream, sink).map_err(invalid),
             b"message_stop" => {
                 self.close(None, stream, sink);
@@ -114,7 +114,7 @@ impl Anthropic {
         if message.is_error {
             return Err(failure(body));
         }
-        if !message.is_message {
+        if !message.has_content {
             let start = String::from_utf8_lossy(body.get(..body.len().min(200)).unwrap_or_default());
             return Err(Error::new(
                 Class::ResponseValidation,
@@ -129,7 +129,7 @@ impl Anthropic {
     /// `message_start`. After programmatic tool calls it may hold the whole message.
     fn begin(
         &mut self,
-        event: Event<'_>,
+        event: &Event<'_>,
         stream: &mut Stream,
         sink: &mut impl Sink,
         data: &[u8],
@@ -152,7 +152,7 @@ impl Anthropic {
     }
 
     /// `content_block_start`
-    fn start(&mut self, event: Event<'_>, stream: &mut Stream, sink: &mut impl Sink) -> Result<()> {
+    fn start(&mut self, event: &Event<'_>, stream: &mut Stream, sink: &mut impl Sink) -> Result<()> {
         let index = event.index;
         self.close(Some(index), stream, sink);
         let Some(raw) = event.block else {
@@ -201,16 +201,16 @@ impl Anthropic {
         let block = self.open.iter_mut().rev().find(|open| open.index == index).map(|open| &mut open.block);
         match (&*delta.kind.bytes(), block) {
             (b"text_delta" | b"thinking_delta" | b"citations_delta", Some(Unfinished::Other { .. })) => {}
-            (b"text_delta", _) => stream.text(0, Part::Content, Text::Json(delta.text), sink),
-            (b"thinking_delta", _) => stream.text(0, Part::Reasoning, Text::Json(delta.thinking), sink),
+            (b"text_delta", _) => stream.piece(Part::Content, 0, Text::Json(delta.text), sink),
+            (b"thinking_delta", _) => stream.piece(Part::Reasoning, 0, Text::Json(delta.thinking), sink),
             // It replaces what was there: it does not go on with it.
             (b"signature_delta", Some(Unfinished::Thinking { signature })) => *signature = quoted(delta.signature),
             (b"input_json_delta", Some(Unfinished::Call { streamed, .. })) => {
                 *streamed |= !delta.partial_json.is_empty();
-                push_arguments(index, Text::Json(delta.partial_json), stream, sink);
+                stream.piece(Part::Arguments, index, Text::Json(delta.partial_json), sink);
             }
             (b"input_json_delta", Some(Unfinished::Other { input, .. })) => {
-                input.push_str(&delta.partial_json.decode())
+                input.push_str(&delta.partial_json.decode());
             }
             (b"compaction_delta", Some(Unfinished::Other { block, .. })) => {
                 if let Some(content) = delta.content {
@@ -237,7 +237,7 @@ impl Anthropic {
             let (name, json) = match block {
                 Unfinished::Call { streamed: true, .. } => continue,
                 Unfinished::Call { input, .. } => {
-                    push_arguments(index, Text::Owned(input), stream, sink);
+                    stream.piece(Part::Arguments, index, Text::Owned(input), sink);
                     continue;
                 }
                 Unfinished::Thinking { signature } => {
@@ -266,11 +266,9 @@ impl Anthropic {
         let mut choice = Choice::default();
         delta.ending.apply(&mut choice);
         beside.extend(delta.extra);
-        let mut incoming = Incoming { extra: beside, ..Incoming::default() };
-        incoming.choices.push(choice);
-        stream.push(incoming, sink);
+        stream.push(Incoming { choices: vec![choice], extra: beside, ..Incoming::default() }, sink);
         match usage {
-            Some(raw) => stream.account().combine(Combine::Overwrite, raw, true, |report| counts(report)).map(drop),
+            Some(raw) => stream.account().combine(Combine::Overwrite, raw, true, counts).map(drop),
             None => Ok(()),
         }
     }
@@ -367,7 +365,7 @@ struct Message<'a> {
     blocks: Vec<Block<'a>>,
     ending: Ending<'a>,
     usage: Option<&'a [u8]>,
-    is_message: bool,
+    has_content: bool,
     is_error: bool,
     extra: Extras<'a>,
 }
@@ -384,7 +382,7 @@ impl<'a> Message<'a> {
                 b"model" => message.model = cursor.string_or_skip()?,
                 b"role" => message.role = cursor.string_or_skip()?,
                 b"content" if cursor.kind()? == Kind::Array => {
-                    message.is_message = true;
+                    message.has_content = true;
                     cursor.array(|cursor| {
                         match cursor.kind()? {
                             Kind::Object => message.blocks.push(Block::read(cursor)?),
@@ -413,21 +411,16 @@ impl<'a> Message<'a> {
             annotations.extend(block.annotations()?);
         }
         let annotations = array(&annotations);
-        let mut choice = Choice::default();
-        choice.delta = Delta { role, annotations: annotations.as_deref(), ..compose(blocks) };
+        let delta = Delta { role, annotations: annotations.as_deref(), ..compose(blocks) };
+        let mut choice = Choice { delta, ..Choice::default() };
         ending.apply(&mut choice);
-        let mut incoming = Incoming { id, model, extra, ..Incoming::default() };
-        incoming.choices.push(choice);
-        stream.push(incoming, sink);
+        stream.push(Incoming { id, model, extra, choices: vec![choice], ..Incoming::default() }, sink);
         let Some(raw) = usage else {
             return Ok(());
         };
-        stream.account().combine(Combine::Overwrite, raw, whole, |report| match whole {
-            true => counts(report),
-            // The output is a guess as yet: recorded numbers go from 1 to 88.
-            false => Counts { completion: None, reasoning: None, ..counts(report) },
-        })?;
-        Ok(())
+        // Until it is whole, its output is a guess: recorded numbers go from 1 to 88.
+        let read = if whole { counts } else { prompt_counts };
+        stream.account().combine(Combine::Overwrite, raw, whole, read).map(drop)
     }
 }
 
@@ -594,6 +587,10 @@ fn counts(report: &mut Value<'_>) -> Counts {
     }
 }
 
+fn prompt_counts(report: &mut Value<'_>) -> Counts {
+    Counts { completion: None, reasoning: None, ..counts(report) }
+}
+
 #[cold]
 fn failure(data: &[u8]) -> Error {
     match Value::parse(data) {
@@ -603,16 +600,8 @@ fn failure(data: &[u8]) -> Error {
 }
 
 fn push(delta: Delta<'_>, stream: &mut Stream, sink: &mut impl Sink) {
-    let mut event = Incoming::default();
-    event.choices.push(Choice { delta, ..Choice::default() });
-    stream.push(event, sink);
-}
-
-fn push_arguments(index: u32, piece: Text<'_>, stream: &mut Stream, sink: &mut impl Sink) {
-    let function = Function { name: None, arguments: Some(piece) };
-    let mut delta = Delta::default();
-    delta.tool_calls.push(ToolCall { index: Some(index), function, ..ToolCall::default() });
-    push(delta, stream, sink);
+    let choices = vec![Choice { delta, ..Choice::default() }];
+    stream.push(Incoming { choices, ..Incoming::default() }, sink);
 }
 
 fn append<'a>(whole: &mut Field<Text<'a>>, piece: Str<'a>) {

@@ -11,7 +11,7 @@ use super::error_body;
 use crate::chunk::{Choice, Delta, Extra, Extras, Field, FinishReason, Text, ToolCall};
 use crate::error::{Class, Error};
 use crate::framing::Frame;
-use crate::json::{Cursor, JsonError, Kind, Str, Value, write_str};
+use crate::json::{Cursor, JsonError, Kind, Number, Str, Value, write_str};
 use crate::stream::{Incoming, Part, Sink, Stream};
 use crate::usage::{self, Counts};
 
@@ -70,7 +70,7 @@ impl Responses {
             b"response.output_text.delta" => {
                 self.said(event.output_index).text = true;
                 match event.logprobs {
-                    None => stream.text(0, Part::Content, Text::Json(event.delta), sink),
+                    None => stream.piece(Part::Content, 0, Text::Json(event.delta), sink),
                     Some(logprobs) => {
                         let logprobs = chat_logprobs(logprobs);
                         let content = Field::Value(Text::Json(event.delta));
@@ -83,10 +83,10 @@ impl Responses {
                 self.said(event.output_index).reasoning = true;
                 let place = Some((event.output_index, event.part_index));
                 if self.thought.is_some() && self.thought != place {
-                    stream.text(0, Part::Reasoning, Text::Owned(BLANK_LINE.to_owned()), sink);
+                    stream.piece(Part::Reasoning, 0, Text::Owned(BLANK_LINE.to_owned()), sink);
                 }
                 self.thought = place;
-                stream.text(0, Part::Reasoning, Text::Json(event.delta), sink);
+                stream.piece(Part::Reasoning, 0, Text::Json(event.delta), sink);
             }
             b"response.refusal.delta" => {
                 self.said(event.output_index).refusal = true;
@@ -96,10 +96,10 @@ impl Responses {
             b"response.function_call_arguments.delta" | b"response.custom_tool_call_input.delta" => {
                 self.input(&event, event.delta, stream, sink);
             }
-            b"response.function_call_arguments.done" | b"response.custom_tool_call_input.done" => {
-                if !self.said(event.output_index).input {
-                    self.input(&event, event.input, stream, sink);
-                }
+            b"response.function_call_arguments.done" | b"response.custom_tool_call_input.done"
+                if !self.said(event.output_index).input =>
+            {
+                self.input(&event, event.input, stream, sink);
             }
             b"response.output_text.annotation.added" => {
                 self.said(event.output_index).annotations = true;
@@ -113,25 +113,22 @@ impl Responses {
                 self.items.insert(event.output_index, Said::default());
                 if let Some(raw) = event.item {
                     let item = Item::read(raw).map_err(invalid)?;
-                    let mut delta = Delta::default();
+                    // Its input follows, in pieces or at the latest when the item is done.
                     if let Some(call) = item.call(event.output_index, Said { input: true, ..Said::default() }) {
                         self.said(event.output_index).call = true;
-                        delta.tool_calls.push(call);
+                        push_delta(Delta { tool_calls: vec![call], ..Delta::default() }, stream, sink);
                     }
-                    push_delta(delta, stream, sink);
                 }
             }
             b"response.output_item.done" => {
                 if let Some(raw) = event.item {
                     let item = Item::read(raw).map_err(invalid)?;
-                    self.complete(event.output_index, item, stream, sink).map_err(invalid)?;
+                    self.complete(event.output_index, &item, stream, sink).map_err(invalid)?;
                 }
             }
             b"response.created" | b"response.in_progress" | b"response.queued" => {
                 let response = Response::read(event.response.unwrap_or(b"{}")).map_err(invalid)?;
-                let mut event = response.incoming();
-                event.choices.push(Choice::default());
-                stream.push(event, sink);
+                stream.push(Incoming { choices: vec![Choice::default()], ..response.incoming() }, sink);
             }
             b"response.completed" | b"response.incomplete" | b"response.failed" => {
                 let response = Response::read(event.response.unwrap_or(b"{}")).map_err(invalid)?;
@@ -156,7 +153,7 @@ impl Responses {
         sink: &mut impl Sink,
     ) -> std::result::Result<(), Error> {
         let response = Response::read(body).map_err(|error| Error::invalid_json(error, body))?;
-        if !response.is_response && response.error.is_none() {
+        if !response.has_output && response.error.is_none() {
             let start = String::from_utf8_lossy(body.get(..body.len().min(200)).unwrap_or_default());
             return Err(Error::new(
                 Class::ResponseValidation,
@@ -175,13 +172,16 @@ impl Responses {
     fn input(&mut self, event: &Event<'_>, piece: Str<'_>, stream: &mut Stream, sink: &mut impl Sink) {
         self.said(event.output_index).input |= !piece.is_empty();
         let custom = event.kind.raw().starts_with(b"response.custom_tool_call");
-        let mut delta = Delta::default();
-        delta.tool_calls.push(arguments(event.output_index, Some(Text::Json(piece)), None, custom));
-        push_delta(delta, stream, sink);
+        if custom {
+            let tool_calls = vec![arguments(event.output_index, Some(Text::Json(piece)), None, true)];
+            push_delta(Delta { tool_calls, ..Delta::default() }, stream, sink);
+        } else {
+            stream.piece(Part::Arguments, event.output_index, Text::Json(piece), sink);
+        }
     }
 
     /// `response.output_item.done`: whatever of the item was not streamed.
-    fn complete(&mut self, index: u32, item: Item<'_>, stream: &mut Stream, sink: &mut impl Sink) -> Result<()> {
+    fn complete(&mut self, index: u32, item: &Item<'_>, stream: &mut Stream, sink: &mut impl Sink) -> Result<()> {
         let mut draft = Draft::default();
         draft.add(index, item, *self.said(index))?;
         if !draft.reasoning.is_empty() {
@@ -250,7 +250,7 @@ struct Response<'a> {
     reason: Option<Str<'a>>,
     error: Option<Value<'a>>,
     output: Vec<Item<'a>>,
-    is_response: bool,
+    has_output: bool,
     usage: Option<&'a [u8]>,
     extra: Extras<'a>,
 }
@@ -262,7 +262,7 @@ impl<'a> Response<'a> {
         cursor.object(|cursor, key| {
             match &*key.bytes() {
                 b"id" => response.id = cursor.string_or_skip()?,
-                b"created_at" => response.created = cursor.number_or_skip()?.map(|number| number.as_i64()),
+                b"created_at" => response.created = cursor.number_or_skip()?.map(Number::as_i64),
                 b"model" => response.model = cursor.string_or_skip()?,
                 b"service_tier" => response.service_tier = cursor.string_or_skip()?.into(),
                 b"status" => response.status = text(cursor)?,
@@ -275,7 +275,7 @@ impl<'a> Response<'a> {
                 })?,
                 b"error" => response.error = Some(Value::read(cursor)?).filter(Value::is_truthy),
                 b"output" if cursor.kind()? == Kind::Array => {
-                    response.is_response = true;
+                    response.has_output = true;
                     cursor.array(|cursor| {
                         if let Some(raw) = cursor.object_or_skip()? {
                             response.output.push(Item::read(raw)?);
@@ -318,7 +318,7 @@ impl<'a> Response<'a> {
         let mut draft = Draft::default();
         if whole {
             for (item, index) in std::mem::take(&mut self.output).into_iter().zip(0..) {
-                draft.add(index, item, Said::default()).map_err(invalid)?;
+                draft.add(index, &item, Said::default()).map_err(invalid)?;
             }
         }
         let mut choice = Choice { finish_reason: self.finish_reason(), ..Choice::default() };
@@ -439,11 +439,11 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    fn add(&mut self, index: u32, item: Item<'a>, said: Said) -> Result<()> {
+    fn add(&mut self, index: u32, item: &Item<'a>, said: Said) -> Result<()> {
         match item.kind.raw() {
             b"message" => {
                 for part in Content::read(item.content)? {
-                    self.add_content(part, said)?;
+                    self.add_content(&part, said)?;
                 }
             }
             b"reasoning" => {
@@ -464,7 +464,7 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn add_content(&mut self, part: Content<'a>, said: Said) -> Result<()> {
+    fn add_content(&mut self, part: &Content<'a>, said: Said) -> Result<()> {
         match part.kind.raw() {
             b"output_text" if !said.text => {
                 append(&mut self.content, part.text);
@@ -484,21 +484,17 @@ impl<'a> Draft<'a> {
         let Draft { content, reasoning, refusal, calls, annotations, logprobs, items } = self;
         let annotations = (!annotations.is_empty()).then(|| array(annotations));
         let logprobs = (!logprobs.is_empty()).then(|| chat_logprobs(&array(logprobs)));
-        let mut delta = Delta { content, refusal, annotations: annotations.as_deref(), ..Delta::default() };
+        let annotations = annotations.as_deref();
+        let mut delta = Delta { content, refusal, tool_calls: calls, annotations, ..Delta::default() };
         if !reasoning.is_empty() {
             delta.reasoning_content = Field::Value(Text::Owned(reasoning));
-        }
-        for call in calls {
-            delta.tool_calls.push(call);
         }
         if !items.is_empty() {
             let json = [b"[", items.join(b",".as_slice()).as_slice(), b"]"].concat();
             delta.extra.push(Extra { key: Str::plain("output_items"), json: json.into() });
         }
         let logprobs = logprobs.as_deref().map_or(Field::Absent, Field::Value);
-        let mut event = event;
-        event.choices.push(Choice { delta, logprobs, ..choice });
-        stream.push(event, sink);
+        stream.push(Incoming { choices: vec![Choice { delta, logprobs, ..choice }], ..event }, sink);
     }
 }
 
@@ -607,9 +603,7 @@ fn push_delta(delta: Delta<'_>, stream: &mut Stream, sink: &mut impl Sink) {
 }
 
 fn push(choice: Choice<'_>, stream: &mut Stream, sink: &mut impl Sink) {
-    let mut event = Incoming::default();
-    event.choices.push(choice);
-    stream.push(event, sink);
+    stream.push(Incoming { choices: vec![choice], ..Incoming::default() }, sink);
 }
 
 fn append<'a>(whole: &mut Field<Text<'a>>, piece: Str<'a>) {
