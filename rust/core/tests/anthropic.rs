@@ -1,22 +1,40 @@
 //! The Messages API: one test a rule, and the recorded bodies.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod wires;
+mod common;
 
-use penstock_core::decoder::{Family, Options};
-use penstock_core::error::Class;
-use penstock_core::usage::{Account, Combine, Counts, Reasoning, count_of};
+use common::{
+    Seen, assert_any_cut_is_the_same, decode_pieces_of, options, recordings_of, same, single_of, sse, usage_json,
+    with_usage,
+};
+use penstock_core::decoder::{Dialect, Family};
+use penstock_core::error::{Class, Error};
+use penstock_core::usage::{Account, Combine, Counts, Reasoning, Usage, count_of};
 use serde_json::{Value, json};
-use wires::{Seen, check_every_cut, options, recording, recordings, same, sse, usage_json};
 
 const FAMILY: Family = Family::Anthropic;
 
-fn good(events: &[Value]) -> Seen {
-    wires::good(FAMILY, &sse(events))
+fn decode_bytes(body: &[u8]) -> Seen {
+    decode_pieces_of(FAMILY, options(), [body])
 }
 
 fn decode(events: &[Value]) -> Seen {
-    wires::decode(FAMILY, options(), &sse(events))
+    decode_bytes(&sse(events))
+}
+
+/// Decodes a stream that must be a good one.
+fn good(events: &[Value]) -> Seen {
+    good_bytes(&sse(events))
+}
+
+fn good_bytes(body: &[u8]) -> Seen {
+    let seen = decode_bytes(body);
+    assert_eq!(seen.error, None);
+    seen
+}
+
+fn single(body: &[u8]) -> Result<(Value, Option<Usage>), Error> {
+    single_of(FAMILY, Dialect::default(), body)
 }
 
 fn start() -> Value {
@@ -89,7 +107,7 @@ fn text_deltas_are_content() {
 fn padding_before_the_last_brace_is_nothing() {
     let body = sse(&around(&[text("a"), text("b")]));
     let padded = String::from_utf8(body).unwrap().replace("}\n\n", "          }\n\n");
-    assert_eq!(wires::good(FAMILY, padded.as_bytes()).text("content"), "ab");
+    assert_eq!(good_bytes(padded.as_bytes()).text("content"), "ab");
 }
 
 #[test]
@@ -411,7 +429,7 @@ fn the_larger_number_stays_where_that_is_the_rule() {
 #[test]
 fn the_usage_comes_last() {
     let body = sse(&around(&[text("a")]));
-    let seen = wires::decode(FAMILY, Options { include_usage: true, ..options() }, &body);
+    let seen = decode_pieces_of(FAMILY, with_usage(), [body.as_slice()]);
     let last = seen.chunks.last().unwrap();
     assert_eq!(last["choices"], json!([]));
     assert_eq!(last["usage"]["total_tokens"], 15);
@@ -459,7 +477,7 @@ fn a_second_message_start() {
 fn an_event_without_a_type_is_not_a_start() {
     let body = [sse(&[start(), text("a")]), b"data: {\"id\":\"x\",\"model\":\"other\"}\n\n".to_vec()].concat();
     let body = [body, sse(&end("end_turn", &json!({"output_tokens": 1})))].concat();
-    let seen = wires::good(FAMILY, &body);
+    let seen = good_bytes(&body);
     assert_eq!(seen.text("content"), "a");
     assert!(seen.chunks.iter().all(|chunk| chunk["model"] == "m"));
 }
@@ -494,7 +512,7 @@ fn errors_go_by_their_type() {
 
 #[test]
 fn an_error_event_may_be_prose() {
-    let seen = wires::decode(FAMILY, options(), b"event: error\ndata: upstream is gone\n\n");
+    let seen = decode_bytes(b"event: error\ndata: upstream is gone\n\n");
     let error = seen.error.unwrap();
     assert_eq!((error.class, error.message.as_str()), (Class::InternalServer, "upstream is gone"));
 }
@@ -502,7 +520,7 @@ fn an_error_event_may_be_prose() {
 #[test]
 fn bad_json_is_an_error_after_what_came_before() {
     let body = [sse(&[start(), text("a")]), b"data: {\"type\":\n\n".to_vec()].concat();
-    let seen = wires::decode(FAMILY, options(), &body);
+    let seen = decode_bytes(&body);
     assert_eq!(seen.text("content"), "a");
     assert_eq!(seen.error.unwrap().class, Class::ResponseValidation);
 }
@@ -518,7 +536,7 @@ fn a_single_message() {
         {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"a": [1, 2]}},
     ], "stop_reason": "tool_use", "stop_sequence": null, "container": {"id": "c"},
        "usage": {"input_tokens": 1, "cache_read_input_tokens": 2, "cache_creation_input_tokens": 3, "output_tokens": 4}});
-    let (response, usage) = wires::single(FAMILY, body.to_string().as_bytes()).unwrap();
+    let (response, usage) = single(body.to_string().as_bytes()).unwrap();
     let message = &response["choices"][0]["message"];
     assert_eq!(message["content"], "Hello w\u{f6}rld");
     assert_eq!(message["reasoning_content"], "hm");
@@ -541,9 +559,9 @@ fn a_body_that_is_no_message() {
         (json!({"type": "error", "error": {"type": "overloaded_error", "message": "m"}}), Class::ServiceUnavailable),
         (json!({"id": "x"}), Class::ResponseValidation),
     ] {
-        assert_eq!(wires::single(FAMILY, body.to_string().as_bytes()).unwrap_err().class, class);
+        assert_eq!(single(body.to_string().as_bytes()).unwrap_err().class, class);
     }
-    assert_eq!(wires::single(FAMILY, b"<html>").unwrap_err().class, Class::ResponseValidation);
+    assert_eq!(single(b"<html>").unwrap_err().class, Class::ResponseValidation);
 }
 
 #[test]
@@ -555,7 +573,7 @@ fn surrogate_halves_are_joined_across_deltas() {
     };
     let middle = piece("a\\ud83d") + &piece("\\ude00b");
     let body = [sse(&[start()]), middle.into_bytes(), sse(&end("end_turn", &json!({})))].concat();
-    assert_eq!(wires::good(FAMILY, &body).text("content"), "a\u{1f600}b");
+    assert_eq!(good_bytes(&body).text("content"), "a\u{1f600}b");
 }
 
 #[test]
@@ -571,8 +589,11 @@ fn any_cut_gives_the_same() {
         delta(1, &json!({"type": "input_json_delta", "partial_json": "{}"})),
         stop(1),
     ]);
-    check_every_cut(FAMILY, &sse(&events));
-    check_every_cut(FAMILY, &sse(&[start(), text("a"), json!({"type": "error", "error": {"type": "api_error"}})]));
+    assert_any_cut_is_the_same(FAMILY, &sse(&events));
+    assert_any_cut_is_the_same(
+        FAMILY,
+        &sse(&[start(), text("a"), json!({"type": "error", "error": {"type": "api_error"}})]),
+    );
 }
 
 /// usage.md for this API, a second time: the prompt is input and both caches, and compactions are added.
@@ -593,10 +614,10 @@ fn expected_usage(last: &Value, first: &Value) -> Option<[Option<u64>; 5]> {
 
 #[test]
 fn recorded_streams() {
-    for recording in recordings("anthropic").iter().filter(|recording| recording.is_stream()) {
+    for recording in recordings_of(&["anthropic"]).iter().filter(|recording| recording.is_stream()) {
         let file = &recording.file;
         let body = recording.wire();
-        let seen = wires::decode(FAMILY, options(), &body);
+        let seen = decode_bytes(&body);
         assert_eq!(seen.error, None, "{file}");
         assert!(seen.ended, "{file}");
         recording.check_text(&seen.text("content"));
@@ -614,11 +635,11 @@ fn recorded_streams() {
             let arguments = call["function"]["arguments"].as_str().unwrap();
             assert!(serde_json::from_str::<Value>(arguments).unwrap().is_object(), "{file}: {arguments}");
         }
-        check_every_cut(FAMILY, &body);
+        assert_any_cut_is_the_same(FAMILY, &body);
         // Without its end it was cut.
         let text = String::from_utf8(body).unwrap();
         if let Some((before, _)) = text.split_once("event: message_delta") {
-            let seen = wires::decode(FAMILY, options(), before.as_bytes());
+            let seen = decode_bytes(before.as_bytes());
             assert_eq!(seen.error.map(|error| error.class), Some(Class::Connection), "{file}");
             assert_eq!(seen.usage.and_then(|usage| usage.counts.completion), None, "{file}");
         }
@@ -627,8 +648,8 @@ fn recorded_streams() {
 
 #[test]
 fn recorded_messages() {
-    for recording in recordings("anthropic").iter().filter(|recording| !recording.is_stream()) {
-        let outcome = wires::single(FAMILY, &recording.bytes);
+    for recording in recordings_of(&["anthropic"]).iter().filter(|recording| !recording.is_stream()) {
+        let outcome = single(&recording.bytes);
         if recording.is_error() {
             outcome.unwrap_err();
             continue;
@@ -645,8 +666,8 @@ fn recorded_messages() {
 #[test]
 fn recorded_oddities() {
     let decoded = |name: &str| {
-        let recording = recording("anthropic", name)?;
-        Some(wires::decode(FAMILY, options(), &recording.wire()))
+        let recording = recordings_of(&["anthropic"]).into_iter().find(|recording| recording.file.contains(name))?;
+        Some(decode_bytes(&recording.wire()))
     };
     // An assistant turn of one empty text block: a good answer that says nothing.
     if let Some(seen) = decoded("anthropic-empty-response") {

@@ -1,21 +1,40 @@
 //! The Responses API: one test a rule, and the recorded bodies.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod wires;
+mod common;
 
-use penstock_core::decoder::{Family, Options};
-use penstock_core::error::Class;
+use common::{
+    Seen, assert_any_cut_is_the_same, decode_pieces_of, options, recordings_of, same, single_of, sse, usage_json,
+    with_usage,
+};
+use penstock_core::decoder::{Dialect, Family};
+use penstock_core::error::{Class, Error};
+use penstock_core::usage::Usage;
 use serde_json::{Value, json};
-use wires::{Seen, check_every_cut, options, recording, recordings, same, sse, usage_json};
 
 const FAMILY: Family = Family::Responses;
 
-fn good(events: &[Value]) -> Seen {
-    wires::good(FAMILY, &sse(events))
+fn decode_bytes(body: &[u8]) -> Seen {
+    decode_pieces_of(FAMILY, options(), [body])
 }
 
 fn decode(events: &[Value]) -> Seen {
-    wires::decode(FAMILY, options(), &sse(events))
+    decode_bytes(&sse(events))
+}
+
+/// Decodes a stream that must be a good one.
+fn good(events: &[Value]) -> Seen {
+    good_bytes(&sse(events))
+}
+
+fn good_bytes(body: &[u8]) -> Seen {
+    let seen = decode_bytes(body);
+    assert_eq!(seen.error, None);
+    seen
+}
+
+fn single(body: &[u8]) -> Result<(Value, Option<Usage>), Error> {
+    single_of(FAMILY, Dialect::default(), body)
 }
 
 fn event(kind: &str, fields: &Value) -> Value {
@@ -108,11 +127,16 @@ fn text_deltas_are_content_and_are_not_repeated() {
 }
 
 #[test]
-fn events_need_no_names() {
-    let body = String::from_utf8(sse(&around(&[text(0, "a")]))).unwrap();
-    let bare: String = body.lines().filter(|line| !line.starts_with("event:")).flat_map(|line| [line, "\n"]).collect();
-    let body = format!(": PROCESSING\n\n{bare}data: [DONE]\n\n");
-    assert_eq!(wires::good(FAMILY, body.as_bytes()).text("content"), "a");
+fn events_may_have_names() {
+    let named = |event: &Value| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap());
+    let body: String = around(&[text(0, "a")]).iter().map(named).collect();
+    assert_eq!(good_bytes(body.as_bytes()).text("content"), "a");
+}
+
+#[test]
+fn gateways_add_comments_and_a_mark_of_the_end() {
+    let body = [b": PROCESSING\n\n".to_vec(), sse(&around(&[text(0, "a")])), b"data: [DONE]\n\n".to_vec()].concat();
+    assert_eq!(good_bytes(&body).text("content"), "a");
 }
 
 #[test]
@@ -357,7 +381,7 @@ fn usage_of_the_last_event() {
 #[test]
 fn the_usage_comes_last() {
     let body = sse(&around(&[text(0, "a")]));
-    let seen = wires::decode(FAMILY, Options { include_usage: true, ..options() }, &body);
+    let seen = decode_pieces_of(FAMILY, with_usage(), [body.as_slice()]);
     assert_eq!(seen.chunks.last().unwrap()["choices"], json!([]));
     assert_eq!(seen.chunks.last().unwrap()["usage"]["total_tokens"], 15);
 }
@@ -416,7 +440,7 @@ fn a_single_response() {
     let body = json!({"id": "resp_1", "object": "response", "created_at": 1_700_000_000.5, "status": "completed",
         "model": "m", "error": null, "output": [reasoning, message("Hello "), message("world"), call("{\"a\":1}")],
         "usage": {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}, "store": true});
-    let (response, usage) = wires::single(FAMILY, body.to_string().as_bytes()).unwrap();
+    let (response, usage) = single(body.to_string().as_bytes()).unwrap();
     let message = &response["choices"][0]["message"];
     assert_eq!(response["created"], 1_700_000_000);
     assert_eq!(message["content"], "Hello world");
@@ -438,7 +462,7 @@ fn a_body_that_is_no_response() {
         (json!({"error": {"code": "invalid_image", "message": "m"}}), Class::BadRequest),
         (json!({"id": "x"}), Class::ResponseValidation),
     ] {
-        assert_eq!(wires::single(FAMILY, body.to_string().as_bytes()).unwrap_err().class, class);
+        assert_eq!(single(body.to_string().as_bytes()).unwrap_err().class, class);
     }
 }
 
@@ -453,8 +477,8 @@ fn any_cut_gives_the_same() {
         arguments(2, "{\"a\""),
         arguments(2, ":1}"),
     ]);
-    check_every_cut(FAMILY, &sse(&events));
-    check_every_cut(FAMILY, &sse(&[created(), text(0, "a"), json!({"type": "error", "message": "m"})]));
+    assert_any_cut_is_the_same(FAMILY, &sse(&events));
+    assert_any_cut_is_the_same(FAMILY, &sse(&[created(), text(0, "a"), json!({"type": "error", "message": "m"})]));
 }
 
 /// usage.md for this API, a second time.
@@ -469,12 +493,12 @@ fn expected_usage(raw: &Value) -> [Option<u64>; 5] {
 
 #[test]
 fn recorded_streams() {
-    for recording in recordings("openai-responses").iter().filter(|recording| recording.is_stream()) {
+    for recording in recordings_of(&["openai-responses"]).iter().filter(|recording| recording.is_stream()) {
         let file = &recording.file;
         let body = recording.wire();
-        let seen = wires::decode(FAMILY, options(), &body);
+        let seen = decode_bytes(&body);
         recording.check_text(&seen.text("content"));
-        check_every_cut(FAMILY, &body);
+        assert_any_cut_is_the_same(FAMILY, &body);
         let is_failed = String::from_utf8_lossy(&body).contains("\"response.failed\"");
         if is_failed {
             assert_eq!(seen.error.unwrap().class, Class::RateLimit, "{file}");
@@ -503,8 +527,8 @@ fn recorded_streams() {
 
 #[test]
 fn recorded_responses() {
-    for recording in recordings("openai-responses").iter().filter(|recording| !recording.is_stream()) {
-        let outcome = wires::single(FAMILY, &recording.bytes);
+    for recording in recordings_of(&["openai-responses"]).iter().filter(|recording| !recording.is_stream()) {
+        let outcome = single(&recording.bytes);
         if recording.is_error() {
             outcome.unwrap_err();
             continue;
@@ -521,8 +545,9 @@ fn recorded_responses() {
 #[test]
 fn recorded_oddities() {
     let decoded = |name: &str| {
-        let recording = recording("openai-responses", name)?;
-        Some(wires::decode(FAMILY, options(), &recording.wire()))
+        let recording =
+            recordings_of(&["openai-responses"]).into_iter().find(|recording| recording.file.contains(name))?;
+        Some(decode_bytes(&recording.wire()))
     };
     // An `error` event, then `response.failed` without usage: raised once.
     if let Some(seen) = decoded("openai-error-1") {
