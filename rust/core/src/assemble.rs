@@ -38,6 +38,8 @@ struct Message {
     audio: Option<Value<'static>>,
     annotations: Option<Value<'static>>,
     extra: Extras,
+    /// How much of the reasoning the thinking blocks so far hold.
+    thought: usize,
     finish_reason: Option<FinishReason>,
     logprobs: Field<Value<'static>>,
     choice_extra: Extras,
@@ -52,6 +54,9 @@ struct Call {
     arguments: String,
     extra: Extras,
 }
+
+/// What has to be sent back unchanged when the conversation goes on: the reasoning with its signatures.
+pub(crate) const THINKING_BLOCKS: &str = "thinking_blocks";
 
 /// Fields that OpenAI's schema lacks, by name.
 type Extras = Vec<(String, Value<'static>)>;
@@ -189,6 +194,26 @@ impl Message {
         keep_last(&mut self.choice_extra, own);
         for extra in delta_extra {
             keep_pieces(&mut self.extra, extra);
+        }
+        if delta_extra.iter().any(|extra| extra.key.raw() == THINKING_BLOCKS.as_bytes()) {
+            self.fill_thinking_blocks();
+        }
+    }
+
+    /// A thinking block that comes without its text (it was streamed as reasoning) holds what was thought since the
+    /// one before it.
+    fn fill_thinking_blocks(&mut self) {
+        let found = self.extra.iter_mut().find(|(name, _)| name == THINKING_BLOCKS);
+        let Some((_, Value::Array(blocks))) = found else {
+            return;
+        };
+        let whole = self.reasoning_content.as_deref().unwrap_or_default();
+        for block in blocks {
+            if block.get("type").and_then(Value::as_str) == Some("thinking") && block.get("thinking").is_none() {
+                let text = whole.get(self.thought..).unwrap_or_default();
+                self.thought = whole.len();
+                block.set("thinking", Value::String(Cow::Owned(text.to_owned())));
+            }
         }
     }
 

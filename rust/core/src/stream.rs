@@ -4,7 +4,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::assemble::Assembly;
-use crate::chunk::{Choice, Chunk, Extra, Extras, Field, FinishReason, Head, Text, ToolCall};
+use crate::chunk::{Choice, Chunk, Delta, Extra, Extras, Field, FinishReason, Function, Head, Text, ToolCall};
 use crate::json::{Str, write_str};
 use crate::usage::{Account, Usage};
 
@@ -56,6 +56,8 @@ pub struct Stream {
     known: Vec<(u64, u64)>,
     account: Account,
     assembly: Option<Assembly>,
+    /// What the last event brought a piece of, if it was [`Stream::piece`] that did.
+    last_piece: Option<(Part, u32)>,
     done: bool,
 }
 
@@ -98,6 +100,7 @@ impl Stream {
             known: Vec::new(),
             account,
             assembly: keep.then(Assembly::default),
+            last_piece: None,
             done: false,
         }
     }
@@ -140,6 +143,7 @@ impl Stream {
     pub fn push(&mut self, event: Incoming<'_>, sink: &mut impl Sink) -> bool {
         let Incoming { id, created, model, service_tier, system_fingerprint, mut choices, mut extra } = event;
         let mut news = false;
+        self.last_piece = None;
         self.identify(id, created, model, &mut extra);
         for Extra { key, json } in &extra {
             news |= self.is_news(0, *key, json);
@@ -161,6 +165,27 @@ impl Stream {
             return plain;
         }
         false
+    }
+
+    /// One more piece of a text, and nothing else: what nearly every event of a stream brings. Of arguments, `call` is
+    /// the index that the provider gives the call they belong to.
+    pub fn piece(&mut self, part: Part, call: u32, text: Text<'_>, sink: &mut impl Sink) {
+        if self.last_piece == Some((part, call)) {
+            self.again(0, part, text, sink);
+            return;
+        }
+        let mut delta = Delta::default();
+        match part {
+            Part::Content => delta.content = Field::Value(text),
+            Part::Reasoning => delta.reasoning_content = Field::Value(text),
+            Part::Arguments => {
+                let function = Function { name: None, arguments: Some(text) };
+                delta.tool_calls.push(ToolCall { index: Some(call), function, ..ToolCall::default() });
+            }
+        }
+        if self.push(Incoming { choices: vec![Choice { delta, ..Choice::default() }], ..Incoming::default() }, sink) {
+            self.last_piece = Some((part, call));
+        }
     }
 
     /// The last event once more, all but the text of its one choice.
