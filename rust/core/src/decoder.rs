@@ -66,6 +66,9 @@ macro_rules! families {
 
 families! {
     Chat(wire::chat::Chat) "chat" Sse,
+    Gemini(wire::gemini::Gemini) "gemini" SseOrJson,
+    Cohere(wire::cohere::Cohere) "cohere" SseOrJson,
+    Ollama(wire::ollama::Ollama) "ollama" Ndjson,
 }
 
 impl FromStr for Family {

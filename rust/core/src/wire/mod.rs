@@ -1,6 +1,11 @@
 //! Frames into chunks, bodies into responses: one file per wire family, the same items in each.
 
 pub mod chat;
+pub mod cohere;
 mod error_body;
+pub mod gemini;
+pub mod ollama;
+mod repeats;
+mod time;
 
 pub use error_body::{from_response, from_value};
