@@ -155,13 +155,15 @@ pub enum FinishReason {
     ToolCalls,
     ContentFilter,
     FunctionCall,
+    /// One that OpenAI has no name for. Written as `stop`, but never taken for the end of a tool call.
+    Other,
 }
 
 impl FinishReason {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            FinishReason::Stop => "stop",
+            FinishReason::Stop | FinishReason::Other => "stop",
             FinishReason::Length => "length",
             FinishReason::ToolCalls => "tool_calls",
             FinishReason::ContentFilter => "content_filter",

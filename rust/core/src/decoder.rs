@@ -68,6 +68,9 @@ families! {
     Chat(wire::chat::Chat) "chat" Sse,
     Anthropic(wire::anthropic::Anthropic) "anthropic" Sse,
     Responses(wire::responses::Responses) "responses" Sse,
+    Gemini(wire::gemini::Gemini) "gemini" SseOrJson,
+    Cohere(wire::cohere::Cohere) "cohere" SseOrJson,
+    Ollama(wire::ollama::Ollama) "ollama" Ndjson,
 }
 
 impl FromStr for Family {

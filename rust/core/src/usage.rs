@@ -18,6 +18,8 @@ pub struct Counts {
     pub completion: Option<u64>,
     /// As reported; not part of the normalised object, which adds up.
     pub reported_total: Option<u64>,
+    /// The total where one side is unknown and adds nothing, by the rules of its wire.
+    pub total_of_known: Option<u64>,
     pub cached: Option<u64>,
     pub cache_write: Option<u64>,
     pub prompt_audio: Option<u64>,
@@ -28,9 +30,13 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// The sum; unknown where one side is, unless its wire says what to make of that.
     #[must_use]
     pub fn total(&self) -> Option<u64> {
-        Some(self.prompt?.saturating_add(self.completion?))
+        match (self.prompt, self.completion) {
+            (Some(prompt), Some(completion)) => Some(prompt.saturating_add(completion)),
+            _ => self.total_of_known,
+        }
     }
 
     fn all(&self) -> [Option<u64>; 10] {
@@ -100,7 +106,7 @@ pub struct Usage {
 }
 
 /// The fields of the target and those that mean the same elsewhere: they are said by the counts.
-const SAID: [&[u8]; 9] = [
+const SAID: [&[u8]; 16] = [
     b"prompt_tokens",
     b"completion_tokens",
     b"total_tokens",
@@ -110,6 +116,13 @@ const SAID: [&[u8]; 9] = [
     b"output_tokens",
     b"input_tokens_details",
     b"output_tokens_details",
+    b"promptTokenCount",
+    b"candidatesTokenCount",
+    b"thoughtsTokenCount",
+    b"cachedContentTokenCount",
+    b"totalTokenCount",
+    b"prompt_eval_count",
+    b"eval_count",
 ];
 
 impl Usage {

@@ -1,8 +1,14 @@
 //! Bytes into frames. Nothing here knows a provider.
 
+mod json_array;
+mod ndjson;
 mod sse;
+mod sse_or_json;
 
+pub use json_array::JsonArray;
+pub use ndjson::Ndjson;
 pub use sse::{Event, Sse};
+pub use sse_or_json::SseOrJson;
 
 /// One unit of a stream, borrowed from the bytes just read where it is whole in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +22,8 @@ pub struct Frame<'a> {
 #[derive(Debug)]
 pub(crate) enum Framing {
     Sse(Sse),
+    SseOrJson(SseOrJson),
+    Ndjson(Ndjson),
 }
 
 impl Framing {
@@ -23,6 +31,8 @@ impl Framing {
     pub(crate) fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Option<Frame<'s>>, TooLarge> {
         match self {
             Framing::Sse(sse) => Ok(sse.next(input)?.map(|event| event.frame)),
+            Framing::SseOrJson(either) => either.next(input),
+            Framing::Ndjson(lines) => lines.next(input),
         }
     }
 
@@ -30,6 +40,8 @@ impl Framing {
     pub(crate) fn finish(&mut self) -> Option<Frame<'_>> {
         match self {
             Framing::Sse(sse) => sse.finish().map(|event| event.frame),
+            Framing::SseOrJson(either) => either.finish(),
+            Framing::Ndjson(lines) => lines.finish(),
         }
     }
 
@@ -37,6 +49,8 @@ impl Framing {
     pub(crate) fn stray(&self) -> &[u8] {
         match self {
             Framing::Sse(sse) => sse.stray(),
+            Framing::SseOrJson(either) => either.stray(),
+            Framing::Ndjson(_) => b"",
         }
     }
 }

@@ -1,5 +1,6 @@
 use memchr::memchr2;
 
+use super::json_array::Brackets;
 use super::{Frame, TooLarge};
 
 const BOM: &[u8] = "\u{feff}".as_bytes();
@@ -24,6 +25,8 @@ pub struct Sse {
     retry: Option<u64>,
     retry_is_new: bool,
     stray: Vec<u8>,
+    /// A JSON document among the lines that are no fields, as far as it has come; None where these say nothing.
+    bare: Option<(Brackets, Vec<u8>)>,
     max_event_size: usize,
     /// `data`, `name` and `retry_is_new` belong to an event already handed out.
     spent: bool,
@@ -44,6 +47,8 @@ enum Line {
     Dispatch,
     /// Adds the rest of the line from here on to the data.
     Data(usize),
+    /// No field of an event stream.
+    Stray,
     Other,
 }
 
@@ -62,9 +67,15 @@ impl Sse {
             retry: None,
             retry_is_new: false,
             stray: Vec::new(),
+            bare: None,
             max_event_size,
             spent: false,
         }
+    }
+
+    /// Beyond the standard: a JSON object that stands in the stream without `data:` is an event of its own.
+    pub(super) fn with_bare_json(max_event_size: usize) -> Self {
+        Self { bare: Some((Brackets::default(), Vec::new())), ..Self::new(max_event_size) }
     }
 
     /// The last event ID, as of the last event that ended.
@@ -142,8 +153,12 @@ impl Sse {
                     self.add_data(if carried { &whole } else { line }.get(start..).unwrap_or_default());
                 }
             }
+            let bare = matches!(effect, Line::Stray) && self.add_bare(if carried { &whole } else { line })?;
             whole.clear();
             self.line = whole;
+            if bare {
+                return Ok(Some(self.dispatch(None)));
+            }
             if let Line::Dispatch = effect {
                 self.id.clone_from(&self.next_id);
                 if borrowed.is_some() || self.data.is_some() {
@@ -161,8 +176,11 @@ impl Sse {
             return None;
         }
         let line = std::mem::take(&mut self.line);
-        if let Line::Data(start) = self.field(&line) {
-            self.add_data(line.get(start..).unwrap_or_default());
+        match self.field(&line) {
+            Line::Data(start) => self.add_data(line.get(start..).unwrap_or_default()),
+            // Too large for an event: no event.
+            Line::Stray => _ = self.add_bare(&line),
+            Line::Dispatch | Line::Other => {}
         }
         self.data.is_some().then(|| self.dispatch(None))
     }
@@ -205,6 +223,26 @@ impl Sse {
         }
     }
 
+    /// Takes a line that is no field, where such lines may be a document; true if the document is whole, and the data
+    /// of an event.
+    fn add_bare(&mut self, line: &[u8]) -> Result<bool, TooLarge> {
+        let Some((brackets, document)) = &mut self.bare else {
+            return Ok(false);
+        };
+        if document.is_empty() && line.trim_ascii_start().first() != Some(&b'{') {
+            return Ok(false);
+        }
+        if document.len() + line.len() > self.max_event_size {
+            return Err(TooLarge { limit: self.max_event_size });
+        }
+        let end = brackets.end(line);
+        document.extend_from_slice(line.get(..end.unwrap_or(line.len())).unwrap_or_default());
+        if end.is_some() {
+            self.data = Some(std::mem::take(document));
+        }
+        Ok(end.is_some())
+    }
+
     fn field(&mut self, line: &[u8]) -> Line {
         if let Some(value) = line.strip_prefix(b"data:") {
             return Line::Data(if value.starts_with(b" ") { 6 } else { 5 });
@@ -237,6 +275,7 @@ impl Sse {
             _ => {
                 self.stray.clear();
                 self.stray.extend_from_slice(line.get(..line.len().min(500)).unwrap_or_default());
+                return Line::Stray;
             }
         }
         Line::Other

@@ -36,7 +36,7 @@ pub fn from_value(status: Option<u16>, value: &Value<'_>, body: &[u8]) -> Error 
     };
     let text = |name: &str| inner.get(name).or_else(|| value.get(name)).and_then(said);
     let code = text("code").or_else(|| text("error_code"));
-    let kind = text("type").or_else(|| text("status"));
+    let kind = text("type").or_else(|| text("status")).or_else(|| text("error_type"));
     let message = message(value, inner).unwrap_or_else(|| {
         let start = String::from_utf8_lossy(body.get(..body.len().min(TEXT_LIMIT)).unwrap_or_default());
         match (start.trim(), status) {

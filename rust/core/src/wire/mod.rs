@@ -2,7 +2,12 @@
 
 pub mod anthropic;
 pub mod chat;
+pub mod cohere;
 mod error_body;
 pub mod responses;
+pub mod gemini;
+pub mod ollama;
+mod repeats;
+mod time;
 
 pub use error_body::{from_response, from_value};
