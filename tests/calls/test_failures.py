@@ -68,12 +68,6 @@ def test_nothing_partial_is_kept_on_request(world: Any) -> None:
     assert world.fails(APIConnectionError, "hello?cut=3", keep_partial=False).partial is None
 
 
-def test_a_refused_connection(world: Any) -> None:
-    raised = world.fails(APIConnectionError, "hello", api_base="http://127.0.0.1:9/v1")
-    assert raised.status_code is None
-    assert "ConnectError" in raised.message
-
-
 # Keys -----------------------------------------------------------------------------------------------------------------
 
 

@@ -46,11 +46,9 @@ const OURS: [&[u8]; 2] = [b"provider_id", b"provider_model"];
 pub struct Stream {
     /// The first chunk's identity, for all of them; until then what stands in for values that nobody has told.
     head: Head,
-    /// Whether the provider has told its id and model and when it began.
-    told: [bool; 3],
+    /// Whether the provider has told its id and model and when it began; None once a chunk has gone out.
+    told: Option<[bool; 3]>,
     begun: bool,
-    /// A chunk has been handed out: its identity holds.
-    shown: bool,
     include_usage: bool,
     choices: Vec<ChoiceState>,
     /// Extra fields by name and last value, hashed: an event that only repeats them is no news.
@@ -93,9 +91,8 @@ impl Stream {
     pub fn new(fallback: Head, include_usage: bool, keep: bool, account: Account) -> Self {
         Self {
             head: fallback,
-            told: [false; 3],
+            told: Some([false; 3]),
             begun: false,
-            shown: false,
             include_usage,
             choices: Vec::new(),
             known: Vec::new(),
@@ -248,7 +245,7 @@ impl Stream {
         extra: Extras<'a>,
         sink: &mut impl Sink,
     ) {
-        self.shown = true;
+        self.told = None;
         let chunk = Chunk { head: &self.head, service_tier, system_fingerprint, choices, usage, extra };
         if let Some(assembly) = &mut self.assembly {
             assembly.add(&chunk);
@@ -266,9 +263,11 @@ impl Stream {
         extra: &mut Extras<'a>,
     ) {
         self.begun = true;
-        let shown = self.shown;
-        let is_first = |told: &mut bool| !shown && !std::mem::replace(told, true);
-        let [told_id, told_model, told_created] = &mut self.told;
+        let is_first = |told: Option<&mut bool>| told.is_some_and(|told| !std::mem::replace(told, true));
+        let [told_id, told_model, told_created] = match &mut self.told {
+            Some(told) => told.each_mut().map(Some),
+            None => [None, None, None],
+        };
         if let Some(created) = created.filter(|created| *created > 0)
             && is_first(told_created)
         {

@@ -20,6 +20,7 @@ fn first() -> Value {
     event(&json!({"role": "assistant", "content": ""}), None)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "so that it takes json!() as it is")]
 fn calls(pieces: Value) -> Value {
     event(&json!({"tool_calls": pieces}), None)
 }
@@ -529,7 +530,7 @@ mod content {
         assert_eq!(good(&body).text("content"), "a\u{fffd}b");
     }
 
-    /// Deltas given as JSON text, for what serde_json would not write.
+    /// Deltas given as JSON text, for what `serde_json` would not write.
     fn raw(deltas: &[&str]) -> Seen {
         let events: Vec<u8> = deltas
             .iter()

@@ -32,7 +32,7 @@ fn fixtures() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("crlf", crlf(plain.clone())),
         ("cr", cr(plain.clone())),
-        ("byte order mark", [&"\u{feff}".as_bytes()[..], &plain[..]].concat()),
+        ("byte order mark", ["\u{feff}".as_bytes(), &plain[..]].concat()),
         ("plain", plain),
         ("obfuscated", done(&[first.clone(), obfuscated("a", "x"), obfuscated("b", "yyyy"), obfuscated("", "zz"), obfuscated("c", "\"\\"), finish("stop")])),
         ("filler that is no string", done(&[first.clone(), text("z"), obfuscated("a", "x"), with(text("b"), "obfuscation", json!(1)), with(text("c"), "obfuscation", Value::Null), obfuscated("d", "x")])),

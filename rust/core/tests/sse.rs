@@ -113,7 +113,7 @@ fn base64(text: &str) -> Vec<u8> {
         count += 6;
         if count >= 8 {
             count -= 8;
-            bytes.push((bits >> count) as u8);
+            bytes.push(u8::try_from(bits >> count).unwrap());
             bits &= (1 << count) - 1;
         }
     }

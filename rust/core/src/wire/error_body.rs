@@ -13,23 +13,20 @@ const TEXT_LIMIT: usize = 500;
 #[must_use]
 pub fn from_response(status: u16, headers: &[(&str, &str)], body: &[u8], now: f64) -> Error {
     let value = Value::parse(body).unwrap_or(Value::Null);
-    let mut error = from_value(Some(status), &value, body);
+    let value = unwrapped(&value);
+    let mut error = from_value(Some(status), value, body);
     let header = |name: &str| headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, text)| *text);
     let ids = ["x-request-id", "request-id", "x-amzn-requestid", "apim-request-id", "x-generation-id"];
     let id = ids.into_iter().find_map(header).filter(|id| !id.is_empty());
     error.details.request_id = id.map(str::to_owned).or(error.details.request_id);
-    error.details.retry_after = retry_after(&header, &value, &error.message, now);
+    error.details.retry_after = retry_after(&header, value, &error.message, now);
     error
 }
 
 /// The error that a JSON body tells of, or plain text where `value` is null. Without a status the body decides alone.
 #[must_use]
 pub fn from_value(status: Option<u16>, value: &Value<'_>, body: &[u8]) -> Error {
-    // Gemini's array mode wraps errors too.
-    let value = match value {
-        Value::Array(items) => items.first().unwrap_or(value),
-        _ => value,
-    };
+    let value = unwrapped(value);
     let inner = match value.get("error") {
         Some(inner @ Value::Object(_)) => inner,
         _ => value.get("x_groq").and_then(|x| x.get("error")).filter(|e| e.get("message").is_some()).unwrap_or(value),
@@ -57,6 +54,14 @@ pub fn from_value(status: Option<u16>, value: &Value<'_>, body: &[u8]) -> Error 
         request_id: value.get("request_id").or_else(|| inner.get("request_id")).and_then(said),
     };
     Error { class, message, details: Box::new(details) }
+}
+
+/// Gemini's array mode wraps errors too.
+fn unwrapped<'v, 'a>(value: &'v Value<'a>) -> &'v Value<'a> {
+    match value {
+        Value::Array(items) => items.first().unwrap_or(value),
+        _ => value,
+    }
 }
 
 /// A string or a number, as text.
@@ -161,8 +166,9 @@ fn classify(
     if let Some(class) = metadata.and_then(|m| m.get("error_type")).and_then(Value::as_str).and_then(of_error_type) {
         return class;
     }
-    if let Some(class) = value.get("base_resp").and_then(|base| base.get("status_code")).and_then(Value::as_i64) {
-        return of_base_resp(class);
+    let base_resp = value.get("base_resp").and_then(|base| base.get("status_code")).and_then(Value::as_i64);
+    if let Some(code) = base_resp.filter(|code| *code != 0) {
+        return of_base_resp(code);
     }
     let inner_code = inner.get("innererror").and_then(|e| e.get("code")).and_then(Value::as_str);
     let tested = status.is_none_or(|status| matches!(status, 400 | 403 | 413 | 422 | 429 | 500));
@@ -181,9 +187,12 @@ fn classify(
         }
         if has(&CONTENT_POLICY)
             || code == Some("invalid_prompt")
-            || metadata.is_some_and(|m| m.get("flagged_input").is_some())
+            || metadata.is_some_and(|m| m.get("flagged_input").is_some() || m.get("reasons").is_some())
         {
             return Class::ContentPolicyViolation;
+        }
+        if status == Some(429) && all.contains("model is overloaded") {
+            return Class::ServiceUnavailable;
         }
         if status != Some(429) {
             if has(&AUTHENTICATION) {
@@ -286,7 +295,7 @@ fn retry_after<'h>(
         });
         durations.chain(dates).find(|seconds| *seconds > 0.0)
     };
-    headers.into_iter().flatten().find(|seconds| *seconds > 0.0).or_else(limits)
+    headers.into_iter().flatten().find(|seconds| *seconds > 0.0 && seconds.is_finite()).or_else(limits)
 }
 
 /// Gemini's `details[].retryDelay`: "48s".
@@ -298,17 +307,30 @@ fn told_delay(value: &Value<'_>) -> Option<f64> {
     delay.as_str()?.strip_suffix('s')?.parse().ok()
 }
 
-/// "Please try again in 1.5s", "retry in 350ms".
+/// "Please try again in 1.5s", "retry in 350ms", "try again in 1m26.4s".
 fn delay_in_prose(message: &str) -> Option<f64> {
     let lower = message.to_lowercase();
-    let after = lower.split("try again in ").nth(1).or_else(|| lower.split("retry in ").nth(1))?;
-    let end = after.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(after.len());
-    let (digits, unit) = after.split_at_checked(end)?;
-    let amount: f64 = digits.trim_end_matches('.').parse().ok()?;
-    match unit.trim_start() {
-        unit if unit.starts_with("ms") => Some(amount / 1000.0),
-        unit if unit.starts_with('m') => Some(amount * 60.0),
-        unit if unit.starts_with('s') => Some(amount),
-        _ => None,
+    let mut rest = lower.split("try again in ").nth(1).or_else(|| lower.split("retry in ").nth(1))?;
+    let mut seconds = None;
+    loop {
+        let (digits, after) = split_where(rest, |c| !c.is_ascii_digit() && c != '.');
+        let (unit, after) = split_where(after.trim_start(), |c| !c.is_alphabetic());
+        let Ok(amount) = digits.parse::<f64>() else {
+            return seconds;
+        };
+        let amount = match unit {
+            "ms" | "millisecond" | "milliseconds" => amount / 1000.0,
+            "s" | "sec" | "secs" | "second" | "seconds" => amount,
+            "m" | "min" | "mins" | "minute" | "minutes" => amount * 60.0,
+            "h" | "hour" | "hours" => amount * 3600.0,
+            _ => return seconds,
+        };
+        seconds = Some(seconds.unwrap_or(0.0) + amount);
+        rest = after;
     }
+}
+
+/// What stands before the first character that `ends`, and the rest from it on.
+fn split_where(text: &str, ends: impl Fn(char) -> bool) -> (&str, &str) {
+    text.split_at_checked(text.find(ends).unwrap_or(text.len())).unwrap_or((text, ""))
 }

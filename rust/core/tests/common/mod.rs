@@ -1,9 +1,10 @@
 //! What the tests share: a sink that writes chunks down as JSON, ways to cut bytes, and where the recordings are.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test stops where it fails")]
 
 use std::path::PathBuf;
 
-use penstock_core::chunk::{Choice, Chunk, Delta, Extra, Field, Function, Head, Text, ToolCall};
+use penstock_core::chunk::{Choice, Chunk, Delta, Extra, Field, FinishReason, Function, Head, Text, ToolCall};
 pub(crate) use penstock_core::decoder::Options;
 use penstock_core::decoder::{Decoder, Dialect, End, Family, decode_response};
 use penstock_core::error::Error;
@@ -62,6 +63,16 @@ impl Recording {
         }
         wire.extend_from_slice(b"data: [DONE]\n\n");
         wire
+    }
+
+    /// The usage object that counts. The index has the last one, which may be of one of several models: then it is the
+    /// first, the sum over all.
+    pub(crate) fn usage(&self) -> &Value {
+        let is_breakdown = self.row["usage_path"].as_str().is_some_and(|path| path.contains("models[]"));
+        match &self.row["usage_first"] {
+            first @ Value::Object(_) if is_breakdown => first,
+            _ => &self.row["usage_raw"],
+        }
     }
 
     /// What the row of the provider says where bytes do not.
@@ -304,7 +315,7 @@ fn choice_json(choice: &Choice<'_>) -> Value {
     let mut object = Map::new();
     object.insert("index".into(), choice.index.into());
     object.insert("delta".into(), delta_json(&choice.delta));
-    object.insert("finish_reason".into(), choice.finish_reason.map(|reason| reason.as_str()).into());
+    object.insert("finish_reason".into(), choice.finish_reason.map(FinishReason::as_str).into());
     put(&mut object, "logprobs", &choice.logprobs, |json| parsed(json));
     put_extras(&mut object, &choice.extra);
     object.into()
