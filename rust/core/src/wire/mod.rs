@@ -4,5 +4,6 @@ pub mod anthropic;
 pub mod chat;
 mod error_body;
 pub mod responses;
+mod template;
 
 pub use error_body::{from_response, from_value};
