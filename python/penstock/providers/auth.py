@@ -19,10 +19,11 @@ def key_of(provider: Provider, api_key: str | None, base_url: str, environ: Mapp
     if api_key:
         return api_key
     host = urlsplit(base_url).hostname
-    owner = next((row for row in ROWS if own_host(row) == host), None)
-    if owner is not None and owner.slug != provider.slug:
+    # Several rows may share a host: the families that one vendor speaks.
+    owners = [row.slug for row in ROWS if own_host(row) == host]
+    if owners and provider.slug not in owners:
         raise AuthenticationError(
-            f"{host} is {owner.slug}'s: no key of {provider.slug} goes there. Pass api_key, or call {owner.slug}/",
+            f"{host} is {owners[0]}'s: no key of {provider.slug} goes there. Pass api_key, or call {owners[0]}/",
             provider=provider.slug,
         )
     key = first_set(environ, provider.key_env)
