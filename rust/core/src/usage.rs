@@ -101,8 +101,8 @@ pub struct Usage {
     pub complete: bool,
     /// The provider's own object, as JSON text: of several reports the last.
     pub raw: Vec<u8>,
-    /// What several reports say together, where each speaks for some of the fields only; as JSON text.
-    together: Option<Vec<u8>>,
+    /// What several reports come to, where each speaks for some of the fields only; as JSON text.
+    merged: Option<Vec<u8>>,
 }
 
 /// The fields of the target and those that mean the same elsewhere: they are said by the counts.
@@ -156,7 +156,7 @@ impl Usage {
     }
 
     fn reported(&self) -> &[u8] {
-        self.together.as_ref().unwrap_or(&self.raw)
+        self.merged.as_ref().unwrap_or(&self.raw)
     }
 
     /// `names` are the target's and another that means the same.
@@ -255,14 +255,14 @@ impl Combine {
 pub struct Account {
     reasoning: Reasoning,
     usage: Option<Usage>,
-    /// What the reports say together, where they are combined.
-    together: Value<'static>,
+    /// What the reports so far come to, where they are combined.
+    merged: Value<'static>,
 }
 
 impl Account {
     #[must_use]
     pub fn new(reasoning: Reasoning) -> Self {
-        Self { reasoning, usage: None, together: Value::Null }
+        Self { reasoning, usage: None, merged: Value::Null }
     }
 
     /// Takes one report, read from `raw`. `last_word` says that the provider will not correct it.
@@ -273,7 +273,7 @@ impl Account {
         }
         if !self.is_void(&counts, last_word) {
             let counts = counts.settle(self.reasoning);
-            self.usage = Some(Usage { counts, complete: last_word, raw: raw.to_vec(), together: None });
+            self.usage = Some(Usage { counts, complete: last_word, raw: raw.to_vec(), merged: None });
         }
         true
     }
@@ -293,11 +293,11 @@ impl Account {
             return Ok(false);
         }
         if !self.is_void(&alone, last_word) {
-            how.merge(&mut self.together, report);
-            let counts = read(&mut self.together).settle(self.reasoning);
-            let mut together = Vec::new();
-            self.together.write(&mut together);
-            self.usage = Some(Usage { counts, complete: last_word, raw: raw.to_vec(), together: Some(together) });
+            how.merge(&mut self.merged, report);
+            let counts = read(&mut self.merged).settle(self.reasoning);
+            let mut merged = Vec::new();
+            self.merged.write(&mut merged);
+            self.usage = Some(Usage { counts, complete: last_word, raw: raw.to_vec(), merged: Some(merged) });
         }
         Ok(true)
     }

@@ -4,10 +4,11 @@ pub mod anthropic;
 pub mod chat;
 pub mod cohere;
 mod error_body;
-pub mod responses;
 pub mod gemini;
 pub mod ollama;
 mod repeats;
+pub mod responses;
+mod template;
 mod time;
 
 pub use error_body::{from_response, from_value};
