@@ -66,6 +66,8 @@ macro_rules! families {
 
 families! {
     Chat(wire::chat::Chat) "chat" Sse,
+    Converse(wire::converse::Converse) "converse" EventStream,
+    Invoke(wire::invoke::Invoke) "invoke" EventStream,
 }
 
 impl FromStr for Family {

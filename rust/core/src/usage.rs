@@ -98,8 +98,20 @@ pub struct Usage {
 }
 
 /// The fields of the target and those that mean the same elsewhere: they are said by the counts.
-const SAID: [&[u8]; 5] =
-    [b"prompt_tokens", b"completion_tokens", b"total_tokens", b"prompt_tokens_details", b"completion_tokens_details"];
+const SAID: [&[u8]; 12] = [
+    b"prompt_tokens",
+    b"completion_tokens",
+    b"total_tokens",
+    b"prompt_tokens_details",
+    b"completion_tokens_details",
+    b"inputTokens",
+    b"outputTokens",
+    b"totalTokens",
+    b"cacheReadInputTokens",
+    b"cacheReadInputTokenCount",
+    b"cacheWriteInputTokens",
+    b"cacheWriteInputTokenCount",
+];
 
 impl Usage {
     /// Appends the normalised object as JSON text. What the provider says beyond the counts stays in it.

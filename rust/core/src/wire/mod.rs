@@ -1,6 +1,9 @@
 //! Frames into chunks, bodies into responses: one file per wire family, the same items in each.
 
 pub mod chat;
+pub mod converse;
 mod error_body;
+pub mod invoke;
+mod text;
 
 pub use error_body::{from_response, from_value};
