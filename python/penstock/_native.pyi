@@ -6,12 +6,36 @@ Nothing here does I/O. Errors are the classes of `penstock.errors`, imported whe
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from typing import Any, ClassVar, Final, Literal, Self, final
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
+
+__all__ = [
+    "FAMILIES",
+    "ChatCompletion",
+    "ChatCompletionChunk",
+    "ChatCompletionMessage",
+    "Choice",
+    "ChoiceDelta",
+    "ChunkChoice",
+    "ChunkIterator",
+    "CompletionTokensDetails",
+    "CompletionUsage",
+    "Decoder",
+    "EventDecoder",
+    "Function",
+    "PromptTokensDetails",
+    "Record",
+    "ServerSentEvent",
+    "ToolCall",
+    "__version__",
+    "decode_error",
+    "decode_response",
+]
 
 __version__: Final[str]
 FAMILIES: Final[tuple[str, ...]]
 """The wire families a Decoder reads, as its `family` argument spells them."""
 
+@disjoint_base
 class Record(Mapping[str, Any]):
     """A frozen JSON object with item and attribute access to the same fields.
 

@@ -25,6 +25,32 @@ struct Last {
     chunk: Py<Record>,
     choice: Py<Record>,
     delta: Py<Record>,
+    call: Option<Call>,
+}
+
+struct Call {
+    call: Py<Record>,
+    function: Py<Record>,
+}
+
+impl Last {
+    /// The same chunk with another text.
+    fn again(&self, py: Python<'_>, part: Part, text: Py<PyAny>) -> PyResult<Py<Record>> {
+        let (slot, value) = match (part, &self.call) {
+            (Part::Content, _) => (slots::CONTENT, text),
+            (Part::Reasoning, _) => (slots::REASONING_CONTENT, text),
+            (Part::Arguments, Some(Call { call, function })) => {
+                let function = function.get().with(py, slots::ARGUMENTS, text)?;
+                let call = call.get().with(py, slots::FUNCTION, function.into_any())?;
+                (slots::TOOL_CALLS, PyList::new(py, [call])?.into_any().unbind())
+            }
+            (Part::Arguments, None) => return Ok(self.chunk.clone_ref(py)),
+        };
+        let delta = self.delta.get().with(py, slot, value)?;
+        let choice = self.choice.get().with(py, slots::DELTA, delta.into_any())?;
+        let choices = PyList::new(py, [choice])?;
+        self.chunk.get().with(py, slots::CHOICES, choices.into_any().unbind())
+    }
 }
 
 /// Depth "chunks".
@@ -75,7 +101,7 @@ impl Sink for Nothing {
 
 impl Sink for Texts<'_> {
     fn chunk(&mut self, chunk: &Chunk<'_>) {
-        for choice in chunk.choices.iter() {
+        for choice in &chunk.choices {
             self.index = choice.index;
             if let Field::Value(text) = &choice.delta.content {
                 self.again(Part::Content, text);
@@ -100,43 +126,34 @@ impl Sink for Chunks<'_, '_> {
     fn again(&mut self, part: Part, text: &Text<'_>) {
         let py = self.items.list.py();
         if let Some(last) = &self.memo.last {
-            let slot = match part {
-                Part::Content => slots::delta::CONTENT,
-                Part::Reasoning => slots::delta::REASONING_CONTENT,
-            };
             let text = text_object(py, text).into_any().unbind();
-            let item = last.delta.get().with(py, slot, text).and_then(|delta| {
-                let choice = last.choice.get().with(py, slots::choice::DELTA, delta.into_any())?;
-                let choices = PyList::new(py, [choice])?;
-                last.chunk.get().with(py, slots::chunk::CHOICES, choices.into_any().unbind())
-            });
+            let item = last.again(py, part, text);
             self.items.add(item);
         }
     }
 }
 
-/// The places of fields that change from chunk to chunk; see `classes.rs`.
+/// The places of the fields that change from chunk to chunk.
 mod slots {
-    pub(super) mod chunk {
-        pub(crate) const CHOICES: usize = 4;
-    }
-    pub(super) mod choice {
-        pub(crate) const DELTA: usize = 1;
-    }
-    pub(super) mod delta {
-        pub(crate) const CONTENT: usize = 1;
-        pub(crate) const REASONING_CONTENT: usize = 2;
-    }
+    use crate::classes::{ChatCompletionChunk, ChoiceDelta, ChunkChoice, Function, ToolCall, place};
+
+    pub(super) const CHOICES: usize = place(ChatCompletionChunk::NAMES, "choices");
+    pub(super) const DELTA: usize = place(ChunkChoice::NAMES, "delta");
+    pub(super) const CONTENT: usize = place(ChoiceDelta::NAMES, "content");
+    pub(super) const REASONING_CONTENT: usize = place(ChoiceDelta::NAMES, "reasoning_content");
+    pub(super) const TOOL_CALLS: usize = place(ChoiceDelta::NAMES, "tool_calls");
+    pub(super) const FUNCTION: usize = place(ToolCall::NAMES, "function");
+    pub(super) const ARGUMENTS: usize = place(Function::NAMES, "arguments");
 }
 
 fn build_chunk(py: Python<'_>, chunk: &Chunk<'_>, memo: &mut Memo) -> PyResult<Py<Record>> {
     let mut last = None;
     let choices = PyList::empty(py);
-    for choice in chunk.choices.iter() {
-        let delta = build_delta(py, &choice.delta)?;
+    for choice in &chunk.choices {
+        let (delta, call) = build_delta(py, &choice.delta)?;
         let choice = build_choice(py, choice, delta.clone_ref(py))?;
         choices.append(&choice)?;
-        last = Some((choice, delta));
+        last = Some((choice, delta, call));
     }
     let usage = match chunk.usage {
         Field::Absent => None,
@@ -161,7 +178,7 @@ fn build_chunk(py: Python<'_>, chunk: &Chunk<'_>, memo: &mut Memo) -> PyResult<P
         remembered(py, chunk.system_fingerprint, &mut memo.system_fingerprint),
     ];
     let object = build(py, &CHUNK, slots, &chunk.extra)?;
-    memo.last = last.map(|(choice, delta)| Last { chunk: object.clone_ref(py), choice, delta });
+    memo.last = last.map(|(choice, delta, call)| Last { chunk: object.clone_ref(py), choice, delta, call });
     Ok(object)
 }
 
@@ -179,18 +196,24 @@ fn build_choice(py: Python<'_>, choice: &Choice<'_>, delta: Py<Record>) -> PyRes
     build(py, &CHUNK_CHOICE, filled([Some(index), Some(delta.into_any()), Some(reason), logprobs]), &choice.extra)
 }
 
-fn build_delta(py: Python<'_>, delta: &Delta<'_>) -> PyResult<Py<Record>> {
+/// The delta, and the last tool call in it.
+fn build_delta(py: Python<'_>, delta: &Delta<'_>) -> PyResult<(Py<Record>, Option<Call>)> {
     let text = |field: &Field<Text<'_>>| match field {
         Field::Absent => None,
         Field::Null => Some(py.None()),
         Field::Value(text) => Some(text_object(py, text).into_any().unbind()),
     };
-    let tool_calls = if delta.tool_calls.is_empty() {
-        None
-    } else {
-        let calls = delta.tool_calls.iter().map(|call| build_call(py, call)).collect::<PyResult<Vec<_>>>()?;
-        Some(PyList::new(py, calls)?.into_any().unbind())
-    };
+    let (mut tool_calls, mut last) = (None, None);
+    if !delta.tool_calls.is_empty() {
+        let list = PyList::empty(py);
+        for call in &delta.tool_calls {
+            let function = build_function(py, &call.function)?;
+            let call = build_call(py, call, function.clone_ref(py))?;
+            list.append(&call)?;
+            last = Some(Call { call, function });
+        }
+        tool_calls = Some(list.into_any().unbind());
+    }
     let role = delta.role.map(|role| match role.raw() {
         b"assistant" => intern!(py, "assistant").clone().into_any().unbind(),
         _ => json::text(py, role).into_any().unbind(),
@@ -209,17 +232,16 @@ fn build_delta(py: Python<'_>, delta: &Delta<'_>) -> PyResult<Py<Record>> {
         delta.audio.map(|json| json::build_open(py, json)).transpose()?,
         delta.annotations.map(|json| json::build_open(py, json)).transpose()?,
     ];
-    build(py, &CHOICE_DELTA, slots, &delta.extra)
+    Ok((build(py, &CHOICE_DELTA, slots, &delta.extra)?, last))
 }
 
-fn build_call(py: Python<'_>, call: &ToolCall<'_>) -> PyResult<Py<Record>> {
+fn build_call(py: Python<'_>, call: &ToolCall<'_>, function: Py<Record>) -> PyResult<Py<Record>> {
     let has_function = call.function.name.is_some() || call.function.arguments.is_some();
-    let function = if has_function { Some(build_function(py, &call.function)?.into_any()) } else { None };
     let slots = filled([
         call.index.map(|index| PyInt::new(py, index).into_any().unbind()),
         call.id.as_ref().map(|id| text_object(py, id).into_any().unbind()),
         call.kind.map(|kind| json::text(py, kind).into_any().unbind()),
-        function,
+        has_function.then(|| function.into_any()),
     ]);
     build(py, &TOOL_CALL, slots, &call.extra)
 }

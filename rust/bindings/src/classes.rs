@@ -11,7 +11,7 @@ use crate::record::{Field, Kind, OPEN, Record, Shape};
 
 /// The place of a field, known when this is compiled.
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler; iterators are not const")]
-const fn place(names: &[&str], name: &str) -> usize {
+pub(crate) const fn place(names: &[&str], name: &str) -> usize {
     let mut slot = 0;
     while slot < names.len() && !same(names[slot].as_bytes(), name.as_bytes()) {
         slot += 1;
@@ -43,7 +43,7 @@ macro_rules! classes {
         pub(crate) struct $class;
 
         impl $class {
-            const NAMES: &[&str] = &[$($name),*];
+            pub(crate) const NAMES: &[&str] = &[$($name),*];
         }
 
         #[pymethods]

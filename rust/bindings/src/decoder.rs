@@ -122,16 +122,17 @@ impl Decoder {
         depth = "chunks",
         include_usage = false,
         max_event_size = Some(16 << 20),
-        model = String::new(),
+        model = "",
         keep_partial = false,
-    ))]
+    ), text_signature = "(family='chat', *, dialect=None, depth='chunks', include_usage=False, max_event_size=16777216, \
+        model='', keep_partial=False)")]
     fn new(
         family: &str,
         dialect: Option<&Bound<'_, PyMapping>>,
         depth: &str,
         include_usage: bool,
         max_event_size: Option<usize>,
-        model: String,
+        model: &str,
         keep_partial: bool,
     ) -> PyResult<Self> {
         let depth = match depth {
@@ -234,24 +235,24 @@ fn read_dialect(given: Option<&Bound<'_, PyMapping>>) -> PyResult<Dialect> {
 }
 
 /// Who answers, where the provider does not say: core has neither clock nor chance.
-fn fallback(model: String) -> Head {
+fn fallback(model: &str) -> Head {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let chance = [0u8, 1].map(|half| RandomState::new().hash_one((half, now.as_nanos())));
     Head {
         id: format!("chatcmpl-{:016x}{:016x}", chance[0], chance[1]),
         created: i64::try_from(now.as_secs()).unwrap_or_default(),
-        model,
+        model: model.to_owned(),
     }
 }
 
 #[pyfunction]
-#[pyo3(signature = (body, /, *, family = "chat", dialect = None, model = String::new()))]
+#[pyo3(signature = (body, /, *, family = "chat", dialect = None, model = ""))]
 pub(crate) fn decode_response(
     py: Python<'_>,
     body: Input<'_>,
     family: &str,
     dialect: Option<&Bound<'_, PyMapping>>,
-    model: String,
+    model: &str,
 ) -> PyResult<Py<Record>> {
     let mut text = Vec::new();
     let family = read_family(family)?;

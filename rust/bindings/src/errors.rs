@@ -35,7 +35,7 @@ pub(crate) fn raise(py: Python<'_>, error: &Error) -> PyErr {
 }
 
 #[pyfunction]
-#[pyo3(signature = (status, body, /, *, headers = Vec::new(), now = 0.0))]
+#[pyo3(signature = (status, body, /, *, headers = Vec::new(), now = 0.0), text_signature = "(status, body, /, *, headers=(), now=0.0)")]
 pub(crate) fn decode_error<'py>(
     py: Python<'py>,
     status: u16,

@@ -35,7 +35,7 @@ pub(crate) struct EventDecoder {
 #[pymethods]
 impl EventDecoder {
     #[new]
-    #[pyo3(signature = (*, max_event_size = Some(16 << 20)))]
+    #[pyo3(signature = (*, max_event_size = Some(16 << 20)), text_signature = "(*, max_event_size=16777216)")]
     fn new(max_event_size: Option<usize>) -> Self {
         Self { state: Mutex::new((Sse::new(max_event_size.unwrap_or(usize::MAX)), None)) }
     }

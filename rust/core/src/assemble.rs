@@ -28,6 +28,8 @@ struct Message {
     audio: Option<Value<'static>>,
     annotations: Option<Value<'static>>,
     extra: Extras,
+    /// How much of the reasoning the thinking blocks so far hold.
+    thought: usize,
     finish_reason: Option<FinishReason>,
     logprobs: Field<Value<'static>>,
     choice_extra: Extras,
@@ -41,6 +43,9 @@ struct Call {
     arguments: String,
     extra: Extras,
 }
+
+/// What has to be sent back unchanged when the conversation goes on: the reasoning with its signatures.
+pub(crate) const THINKING_BLOCKS: &str = "thinking_blocks";
 
 /// Fields that OpenAI's schema lacks, by name.
 type Extras = Vec<(String, Value<'static>)>;
@@ -58,7 +63,7 @@ impl Assembly {
             }
         }
         keep_last(&mut self.extra, &chunk.extra);
-        for choice in chunk.choices.iter() {
+        for choice in &chunk.choices {
             let place = self.choices.binary_search_by_key(&choice.index, |message| message.index);
             let place = place.unwrap_or_else(|place| {
                 self.choices.insert(place, Message { index: choice.index, ..Message::default() });
@@ -70,16 +75,20 @@ impl Assembly {
         }
     }
 
-    /// One more piece of a text.
-    pub fn add_text(&mut self, index: u32, part: Part, text: &Text<'_>) {
+    /// One more piece of a text; `call` is the place of the tool call that arguments belong to.
+    pub fn add_text(&mut self, index: u32, part: Part, call: usize, text: &Text<'_>) {
         if let Ok(place) = self.choices.binary_search_by_key(&index, |message| message.index)
             && let Some(message) = self.choices.get_mut(place)
         {
             let whole = match part {
-                Part::Content => &mut message.content,
-                Part::Reasoning => &mut message.reasoning_content,
+                Part::Content => message.content.get_or_insert_default(),
+                Part::Reasoning => message.reasoning_content.get_or_insert_default(),
+                Part::Arguments => match message.tool_calls.get_mut(call) {
+                    Some(call) => &mut call.arguments,
+                    None => return,
+                },
             };
-            whole.get_or_insert_default().push_str(&text.decode());
+            whole.push_str(&text.decode());
         }
     }
 
@@ -137,7 +146,7 @@ impl Message {
             (kept @ Field::Absent, Field::Null) => *kept = Field::Null,
             _ => {}
         }
-        for call in tool_calls.iter() {
+        for call in tool_calls {
             let place = call.index.map_or(0, |index| index as usize);
             while self.tool_calls.len() <= place {
                 self.tool_calls.push(Call::default());
@@ -174,6 +183,26 @@ impl Message {
         keep_last(&mut self.choice_extra, own);
         for extra in delta_extra {
             keep_pieces(&mut self.extra, extra);
+        }
+        if delta_extra.iter().any(|extra| extra.key.raw() == THINKING_BLOCKS.as_bytes()) {
+            self.fill_thinking_blocks();
+        }
+    }
+
+    /// A thinking block that comes without its text (it was streamed as reasoning) holds what was thought since the
+    /// one before it.
+    fn fill_thinking_blocks(&mut self) {
+        let found = self.extra.iter_mut().find(|(name, _)| name == THINKING_BLOCKS);
+        let Some((_, Value::Array(blocks))) = found else {
+            return;
+        };
+        let whole = self.reasoning_content.as_deref().unwrap_or_default();
+        for block in blocks {
+            if block.get("type").and_then(Value::as_str) == Some("thinking") && block.get("thinking").is_none() {
+                let text = whole.get(self.thought..).unwrap_or_default();
+                self.thought = whole.len();
+                block.set("thinking", Value::String(Cow::Owned(text.to_owned())));
+            }
         }
     }
 

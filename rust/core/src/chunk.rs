@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use crate::few::Few;
 use crate::json::Str;
 use crate::usage::Usage;
 
@@ -96,7 +95,7 @@ pub struct Chunk<'a> {
     pub head: &'a Head,
     pub service_tier: Field<Str<'a>>,
     pub system_fingerprint: Field<Str<'a>>,
-    pub choices: Few<Choice<'a>>,
+    pub choices: Vec<Choice<'a>>,
     pub usage: Field<&'a Usage>,
     pub extra: Extras<'a>,
 }
@@ -117,7 +116,7 @@ pub struct Delta<'a> {
     pub content: Field<Text<'a>>,
     pub reasoning_content: Field<Text<'a>>,
     pub refusal: Field<Text<'a>>,
-    pub tool_calls: Few<ToolCall<'a>>,
+    pub tool_calls: Vec<ToolCall<'a>>,
     pub function_call: Option<Function<'a>>,
     /// JSON text: an object with the next pieces of `data` and `transcript`.
     pub audio: Option<&'a [u8]>,

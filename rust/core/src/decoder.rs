@@ -66,6 +66,8 @@ macro_rules! families {
 
 families! {
     Chat(wire::chat::Chat) "chat" Sse,
+    Anthropic(wire::anthropic::Anthropic) "anthropic" Sse,
+    Responses(wire::responses::Responses) "responses" Sse,
     Converse(wire::converse::Converse) "converse" EventStream,
     Invoke(wire::invoke::Invoke) "invoke" EventStream,
 }

@@ -7,7 +7,6 @@ pub mod assemble;
 pub mod chunk;
 pub mod decoder;
 pub mod error;
-pub mod few;
 pub mod framing;
 pub mod json;
 pub mod stream;

@@ -4,8 +4,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::assemble::Assembly;
-use crate::chunk::{Choice, Chunk, Extra, Extras, Field, FinishReason, Head, Text, ToolCall};
-use crate::few::Few;
+use crate::chunk::{Choice, Chunk, Delta, Extra, Extras, Field, FinishReason, Function, Head, Text, ToolCall};
 use crate::json::{Str, write_str};
 use crate::usage::{Account, Usage};
 
@@ -23,6 +22,8 @@ pub enum Part {
     #[default]
     Content,
     Reasoning,
+    /// The arguments of the one tool call in the delta.
+    Arguments,
 }
 
 /// One event as a wire reads it: OpenAI-shaped, with the provider's own values.
@@ -33,7 +34,7 @@ pub struct Incoming<'a> {
     pub model: Option<Str<'a>>,
     pub service_tier: Field<Str<'a>>,
     pub system_fingerprint: Field<Str<'a>>,
-    pub choices: Few<Choice<'a>>,
+    pub choices: Vec<Choice<'a>>,
     pub extra: Extras<'a>,
 }
 
@@ -43,11 +44,13 @@ pub struct Stream {
     head: Head,
     begun: bool,
     include_usage: bool,
-    choices: Few<ChoiceState>,
+    choices: Vec<ChoiceState>,
     /// Extra fields by name and last value, hashed: an event that only repeats them is no news.
     known: Vec<(u64, u64)>,
     account: Account,
     assembly: Option<Assembly>,
+    /// What the last event brought a piece of, if it was [`Stream::piece`] that did.
+    last_piece: Option<(Part, u32)>,
     done: bool,
 }
 
@@ -59,6 +62,8 @@ struct ChoiceState {
     /// A high surrogate that the last piece of content, reasoning or refusal ended with.
     halves: [Option<u16>; 3],
     calls: Vec<CallState>,
+    /// The place of the call that the last piece belonged to.
+    last_call: usize,
 }
 
 #[derive(Debug, Default)]
@@ -78,10 +83,11 @@ impl Stream {
             head: fallback,
             begun: false,
             include_usage,
-            choices: Few::default(),
+            choices: Vec::new(),
             known: Vec::new(),
             account,
             assembly: keep.then(Assembly::default),
+            last_piece: None,
             done: false,
         }
     }
@@ -118,20 +124,46 @@ impl Stream {
     pub fn push(&mut self, event: Incoming<'_>, sink: &mut impl Sink) -> bool {
         let Incoming { id, created, model, service_tier, system_fingerprint, mut choices, mut extra } = event;
         let mut news = false;
+        self.last_piece = None;
         self.identify(id, created, model, &mut extra);
         for Extra { key, json } in &extra {
             news |= self.is_news(0, *key, json);
         }
-        for choice in choices.iter_mut() {
+        for choice in &mut choices {
             news |= self.settle(choice);
         }
         if news {
             let usage = if self.include_usage { Field::Null } else { Field::Absent };
-            let plain = choices.iter().all(|choice| choice.delta.role.is_none() && choice.finish_reason.is_none());
+            let plain = choices.iter().all(|choice| {
+                choice.delta.role.is_none()
+                    && choice.finish_reason.is_none()
+                    && choice.delta.tool_calls.iter().all(|call| call.id.is_none() && call.function.name.is_none())
+            });
             self.emit(service_tier, system_fingerprint, choices, usage, extra, sink);
             return plain;
         }
         false
+    }
+
+    /// One more piece of a text, and nothing else: what nearly every event of a stream brings. Of arguments, `call` is
+    /// the index that the provider gives the call they belong to.
+    pub fn piece(&mut self, part: Part, call: u32, text: Text<'_>, sink: &mut impl Sink) {
+        if self.last_piece == Some((part, call)) {
+            self.again(0, part, text, sink);
+            return;
+        }
+        let mut delta = Delta::default();
+        match part {
+            Part::Content => delta.content = Field::Value(text),
+            Part::Reasoning => delta.reasoning_content = Field::Value(text),
+            Part::Arguments => {
+                let function = Function { name: None, arguments: Some(text) };
+                delta.tool_calls.push(ToolCall { index: Some(call), function, ..ToolCall::default() });
+            }
+        }
+        if self.push(Incoming { choices: vec![Choice { delta, ..Choice::default() }], ..Incoming::default() }, sink) {
+            self.last_piece = Some((part, call));
+        }
     }
 
     /// The last event once more, all but the text of its one choice.
@@ -140,16 +172,21 @@ impl Stream {
             return;
         };
         let [content, reasoning, _] = &mut state.halves;
+        let call = state.last_call;
         let half = match part {
             Part::Content => content,
             Part::Reasoning => reasoning,
+            Part::Arguments => match state.calls.get_mut(call) {
+                Some(call) => &mut call.half,
+                None => return,
+            },
         };
         let mut text = Field::Value(text);
         if settle_text(&mut text, half, false)
             && let Field::Value(text) = text
         {
             if let Some(assembly) = &mut self.assembly {
-                assembly.add_text(index, part, &text);
+                assembly.add_text(index, part, call, &text);
             }
             sink.again(part, &text);
         }
@@ -164,7 +201,7 @@ impl Stream {
         self.account.close();
         if self.include_usage {
             let usage = self.account.usage().cloned();
-            self.emit(Field::Absent, Field::Absent, Few::default(), usage.as_ref().into(), Vec::new(), sink);
+            self.emit(Field::Absent, Field::Absent, Vec::new(), usage.as_ref().into(), Vec::new(), sink);
         }
     }
 
@@ -183,7 +220,7 @@ impl Stream {
         &mut self,
         service_tier: Field<Str<'a>>,
         system_fingerprint: Field<Str<'a>>,
-        choices: Few<Choice<'a>>,
+        choices: Vec<Choice<'a>>,
         usage: Field<&'a Usage>,
         extra: Extras<'a>,
         sink: &mut impl Sink,
@@ -273,7 +310,7 @@ impl Stream {
             news = true;
             delta.role = delta.role.filter(|role| !role.is_empty()).or(Some(Str::plain("assistant")));
         }
-        for call in delta.tool_calls.iter_mut() {
+        for call in &mut delta.tool_calls {
             news |= state.settle_call(call, &self.head.id);
         }
         if state.finished {
@@ -312,6 +349,7 @@ impl ChoiceState {
             self.calls.push(CallState { index: call.index, ..CallState::default() });
             self.calls.len() - 1
         });
+        self.last_call = place;
         let Some(state) = self.calls.get_mut(place) else {
             return false;
         };

@@ -1,6 +1,6 @@
 //! One normalised usage per stream: how reports are read, which of them wins, and what they add up to.
 
-use crate::json::{Cursor, Kind, Result, Str, write_str};
+use crate::json::{Cursor, Kind, Result, Str, Value, write_str};
 
 /// Whether reasoning tokens are a part of the completion tokens that a server reports, or come beside them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -93,17 +93,23 @@ pub struct Usage {
     pub counts: Counts,
     /// The provider's final word was seen.
     pub complete: bool,
-    /// The provider's own object, as JSON text.
+    /// The provider's own object, as JSON text: of several reports the last.
     pub raw: Vec<u8>,
+    /// What several reports say together, where each speaks for some of the fields only; as JSON text.
+    together: Option<Vec<u8>>,
 }
 
 /// The fields of the target and those that mean the same elsewhere: they are said by the counts.
-const SAID: [&[u8]; 12] = [
+const SAID: [&[u8]; 23] = [
     b"prompt_tokens",
     b"completion_tokens",
     b"total_tokens",
     b"prompt_tokens_details",
     b"completion_tokens_details",
+    b"input_tokens",
+    b"output_tokens",
+    b"input_tokens_details",
+    b"output_tokens_details",
     b"inputTokens",
     b"outputTokens",
     b"totalTokens",
@@ -111,6 +117,13 @@ const SAID: [&[u8]; 12] = [
     b"cacheReadInputTokenCount",
     b"cacheWriteInputTokens",
     b"cacheWriteInputTokenCount",
+    b"inputTokenCount",
+    b"outputTokenCount",
+    b"prompt_token_count",
+    b"generation_token_count",
+    b"inputTextTokenCount",
+    b"totalOutputTextTokenCount",
+    b"tokenCount",
 ];
 
 impl Usage {
@@ -137,14 +150,22 @@ impl Usage {
             ("accepted_prediction_tokens", counts.accepted_prediction),
             ("rejected_prediction_tokens", counts.rejected_prediction),
         ];
-        self.write_details(out, "prompt_tokens_details", &prompt);
-        self.write_details(out, "completion_tokens_details", &completion);
-        write_others(out, &self.raw, &|key| SAID.contains(&key));
+        self.write_details(out, ["prompt_tokens_details", "input_tokens_details"], &prompt);
+        self.write_details(out, ["completion_tokens_details", "output_tokens_details"], &completion);
+        write_others(out, self.reported(), &|key| SAID.contains(&key));
         out.push(b'}');
     }
 
-    fn write_details(&self, out: &mut Vec<u8>, name: &'static str, counts: &[(&'static str, Option<u64>)]) {
-        let reported = field(&self.raw, name.as_bytes()).filter(|json| json.first() == Some(&b'{'));
+    fn reported(&self) -> &[u8] {
+        self.together.as_ref().unwrap_or(&self.raw)
+    }
+
+    /// `names` are the target's and another that means the same.
+    fn write_details(&self, out: &mut Vec<u8>, names: [&'static str; 2], counts: &[(&'static str, Option<u64>)]) {
+        let [name, _] = names;
+        let reported = names
+            .into_iter()
+            .find_map(|name| field(self.reported(), name.as_bytes()).filter(|json| json.starts_with(b"{")));
         if reported.is_none() && counts.iter().all(|(_, count)| count.is_none()) {
             return;
         }
@@ -199,17 +220,50 @@ fn field<'a>(json: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     found
 }
 
-/// How the reports of one stream combine: the last one wins as a whole, but zeros never replace counts.
-#[derive(Debug, Default)]
+/// What a report does to those before it, where it does not simply replace them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Combine {
+    /// Its fields overwrite those of the same name, unless they are null; the others stay.
+    Overwrite,
+    /// The same, but of two numbers the larger one stays.
+    Max,
+}
+
+impl Combine {
+    fn merge(self, whole: &mut Value<'static>, report: Value<'static>) {
+        let Value::Object(fields) = report else {
+            return;
+        };
+        if !matches!(whole, Value::Object(_)) {
+            *whole = Value::Object(Vec::new());
+        }
+        for (name, value) in fields {
+            let stays = match (self, whole.get(&name)) {
+                _ if value == Value::Null => true,
+                (Combine::Max, Some(known @ Value::Number(_))) => known.as_i64() >= value.as_i64(),
+                _ => false,
+            };
+            if !stays {
+                whole.set(name, value);
+            }
+        }
+    }
+}
+
+/// How the reports of one stream combine: the last one wins, as a whole or as [`Combine`] says, but zeros never
+/// replace counts.
+#[derive(Debug)]
 pub struct Account {
     reasoning: Reasoning,
     usage: Option<Usage>,
+    /// What the reports say together, where they are combined.
+    together: Value<'static>,
 }
 
 impl Account {
     #[must_use]
     pub fn new(reasoning: Reasoning) -> Self {
-        Self { reasoning, usage: None }
+        Self { reasoning, usage: None, together: Value::Null }
     }
 
     /// Takes one report, read from `raw`. `last_word` says that the provider will not correct it.
@@ -218,16 +272,46 @@ impl Account {
         if !counts.is_report() {
             return false;
         }
-        if let Some(usage) = &mut self.usage
-            && counts.is_zero()
-            && !usage.counts.is_zero()
-        {
-            usage.complete |= last_word;
-            return true;
+        if !self.is_void(&counts, last_word) {
+            let counts = counts.settle(self.reasoning);
+            self.usage = Some(Usage { counts, complete: last_word, raw: raw.to_vec(), together: None });
         }
-        let counts = counts.settle(self.reasoning);
-        self.usage = Some(Usage { counts, complete: last_word, raw: raw.to_vec() });
         true
+    }
+
+    /// Takes a report that is only a part of what there is to say. `read` gets all that was said so far, may take from
+    /// it what no longer holds, and counts it.
+    pub fn combine(
+        &mut self,
+        how: Combine,
+        raw: &[u8],
+        last_word: bool,
+        read: impl Fn(&mut Value<'static>) -> Counts,
+    ) -> Result<bool> {
+        let report = Value::parse(raw)?.into_owned();
+        let alone = read(&mut report.clone());
+        if !alone.is_report() {
+            return Ok(false);
+        }
+        if !self.is_void(&alone, last_word) {
+            how.merge(&mut self.together, report);
+            let counts = read(&mut self.together).settle(self.reasoning);
+            let mut together = Vec::new();
+            self.together.write(&mut together);
+            self.usage = Some(Usage { counts, complete: last_word, raw: raw.to_vec(), together: Some(together) });
+        }
+        Ok(true)
+    }
+
+    /// Whether a report is all zeros and there are counts already. It may still be the last word.
+    fn is_void(&mut self, counts: &Counts, last_word: bool) -> bool {
+        match &mut self.usage {
+            Some(usage) if counts.is_zero() && !usage.counts.is_zero() => {
+                usage.complete |= last_word;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The stream has come to its end: what was reported stands.
@@ -297,6 +381,15 @@ pub fn openai_counts(json: &[u8]) -> Result<Counts> {
     counts.cache_write = counts.cache_write.or(written_elsewhere);
     counts.reasoning = counts.reasoning.or(reasoning_elsewhere);
     Ok(counts)
+}
+
+/// A field of a parsed report, if it is a count.
+#[must_use]
+pub fn count_of(report: &Value<'_>, name: &str) -> Option<u64> {
+    match report.get(name)? {
+        Value::Number(text) => count(&mut Cursor::new(text.as_bytes())).ok().flatten(),
+        _ => None,
+    }
 }
 
 /// A count: a number of 0 or more; anything else is none.

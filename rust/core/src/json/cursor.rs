@@ -333,6 +333,12 @@ impl<'a> Cursor<'a> {
         self.skip().map(|_| None)
     }
 
+    /// Reads an object as the bytes it stands in, or passes over a value of another kind.
+    pub fn object_or_skip(&mut self) -> Result<Option<&'a [u8]>> {
+        let raw = self.skip()?;
+        Ok(raw.starts_with(b"{").then_some(raw))
+    }
+
     /// Reads a number, or passes over a value of another kind.
     pub fn number_or_skip(&mut self) -> Result<Option<Number<'a>>> {
         if self.kind()? == Kind::Number {

@@ -132,9 +132,13 @@ impl Template {
             return None;
         };
         let delta = &choice.delta;
-        let (part, text) = match (&delta.content, &delta.reasoning_content) {
-            (Field::Value(Text::Json(text)), other) if is_blank(other) => (Part::Content, *text),
-            (other, Field::Value(Text::Json(text))) if is_blank(other) => (Part::Reasoning, *text),
+        let (part, text) = match (&delta.content, &delta.reasoning_content, delta.tool_calls.as_slice()) {
+            (Field::Value(Text::Json(text)), other, []) if is_blank(other) => (Part::Content, *text),
+            (other, Field::Value(Text::Json(text)), []) if is_blank(other) => (Part::Reasoning, *text),
+            (one, other, [call]) if is_blank(one) && is_blank(other) => match &call.function.arguments {
+                Some(Text::Json(text)) if call.extra.is_empty() => (Part::Arguments, *text),
+                _ => return None,
+            },
             _ => return None,
         };
         let plain = document.usage.or(document.usage_elsewhere).or(document.timings).is_none()
@@ -143,7 +147,6 @@ impl Template {
             && choice.finish_reason.is_none()
             && !matches!(choice.logprobs, Field::Value(_))
             && !matches!(delta.refusal, Field::Value(_))
-            && delta.tool_calls.is_empty()
             && delta.function_call.is_none()
             && delta.audio.is_none()
             && delta.annotations.is_none()

@@ -5,7 +5,8 @@
 //! `content_blocks` (tools that the server ran, their results, images: blocks as they came).
 
 use super::error_body;
-use crate::chunk::{Choice, Delta, Extra, Extras, Field, FinishReason, Function, Text, ToolCall};
+use crate::assemble::THINKING_BLOCKS;
+use crate::chunk::{Choice, Delta, Extra, Extras, Field, FinishReason, Text, ToolCall};
 use crate::error::{Class, Error};
 use crate::framing::Frame;
 use crate::json::{Cursor, JsonError, Kind, Str, Value, write_str};
@@ -20,8 +21,6 @@ pub(crate) struct Converse {
     /// Blocks come one after the other, and those of text and reasoning without a start.
     block: Block,
     index: u32,
-    /// The last chunk was a piece of this text and nothing else.
-    repeats: Option<Part>,
 }
 
 /// The open content block, as far as its end has something to say.
@@ -31,8 +30,8 @@ enum Block {
     Plain,
     /// A call of the client's tool.
     Call { has_input: bool },
-    /// A signature holds for the very text it came with.
-    Reasoning { text: String, half: Option<u16>, signature: String },
+    /// Reasoning with a signature, which holds for the very text that was streamed before it.
+    Signed(String),
     /// A block that is kept as it comes: its name, and its pieces so far.
     Other { name: String, whole: Value<'static> },
 }
@@ -59,17 +58,14 @@ impl Converse {
         stream: &mut Stream,
         sink: &mut impl Sink,
     ) -> std::result::Result<(), Error> {
-        let repeats = self.repeats.take();
         match name {
-            b"contentBlockDelta" => self.delta(data, repeats, stream, sink),
+            b"contentBlockDelta" => self.delta(data, stream, sink),
             b"contentBlockStart" => self.start(data, stream, sink),
             b"contentBlockStop" => {
                 self.close(stream, sink);
                 Ok(())
             }
-            b"messageStart" => read_role(data).map(|role| {
-                push(Delta { role, ..Delta::default() }, stream, sink);
-            }),
+            b"messageStart" => read_role(data).map(|role| push(Delta { role, ..Delta::default() }, stream, sink)),
             b"messageStop" => {
                 self.close(stream, sink);
                 read_stop(data).map(|choice| {
@@ -112,7 +108,7 @@ impl Converse {
             delta.reasoning_content = Field::Value(Text::Owned(text));
         }
         delta.extra = [
-            message.thinking.extra("thinking_blocks"),
+            message.thinking.extra(THINKING_BLOCKS),
             message.citations.extra("citations"),
             message.others.extra("content_blocks"),
         ]
@@ -127,28 +123,23 @@ impl Converse {
         Ok(())
     }
 
-    /// A chunk of somebody else's went out in between.
-    pub(super) fn interrupt(&mut self) {
-        self.repeats = None;
-    }
-
-    fn delta(&mut self, data: &[u8], repeats: Option<Part>, stream: &mut Stream, sink: &mut impl Sink) -> Result<()> {
+    fn delta(&mut self, data: &[u8], stream: &mut Stream, sink: &mut impl Sink) -> Result<()> {
         let (index, piece) = read_piece(data)?;
         if index != self.index {
             self.close(stream, sink);
             self.index = index;
         }
         match piece {
-            Piece::Text(text) => self.text(Part::Content, text, repeats, stream, sink),
-            Piece::Reasoning(text) => {
-                self.reasoning(|whole, half, _| *half = text.unescape(half.take(), whole));
-                self.text(Part::Reasoning, text, repeats, stream, sink);
-            }
-            Piece::Signature(piece) => self.reasoning(|_, _, signature| signature.push_str(&piece.decode())),
+            Piece::Text(text) => stream.piece(Part::Content, 0, Text::Json(text), sink),
+            Piece::Reasoning(text) => stream.piece(Part::Reasoning, 0, Text::Json(text), sink),
+            Piece::Signature(piece) => match &mut self.block {
+                Block::Signed(signature) => signature.push_str(&piece.decode()),
+                block => *block = Block::Signed(piece.decode().into_owned()),
+            },
             Piece::Redacted(data) => {
                 let mut blocks = List::default();
                 write_redacted(blocks.item(), &data.decode());
-                push(extra(blocks.extra("thinking_blocks")), stream, sink);
+                push(extra(blocks.extra(THINKING_BLOCKS)), stream, sink);
             }
             Piece::Input(input) => match &mut self.block {
                 Block::Other { whole, .. } => take_piece(whole, "input", Value::String(input.decode())),
@@ -156,8 +147,7 @@ impl Converse {
                     if !matches!(block, Block::Call { has_input: true }) {
                         *block = Block::Call { has_input: !input.is_empty() };
                     }
-                    let function = Function { name: None, arguments: Some(input) };
-                    push(call(ToolCall { index: Some(index), function, ..ToolCall::default() }), stream, sink);
+                    stream.piece(Part::Arguments, index, input, sink);
                 }
             },
             Piece::Citation(raw) => {
@@ -189,31 +179,6 @@ impl Converse {
         Ok(())
     }
 
-    fn text(&mut self, part: Part, text: Str<'_>, repeats: Option<Part>, stream: &mut Stream, sink: &mut impl Sink) {
-        let text = Text::Json(text);
-        if repeats == Some(part) {
-            stream.again(0, part, text, sink);
-            self.repeats = repeats;
-            return;
-        }
-        let delta = match part {
-            Part::Content => Delta { content: Field::Value(text), ..Delta::default() },
-            Part::Reasoning => Delta { reasoning_content: Field::Value(text), ..Delta::default() },
-        };
-        if push(delta, stream, sink) {
-            self.repeats = Some(part);
-        }
-    }
-
-    fn reasoning(&mut self, take: impl FnOnce(&mut String, &mut Option<u16>, &mut String)) {
-        if !matches!(self.block, Block::Reasoning { .. }) {
-            self.block = Block::Reasoning { text: String::new(), half: None, signature: String::new() };
-        }
-        if let Block::Reasoning { text, half, signature } = &mut self.block {
-            take(text, half, signature);
-        }
-    }
-
     fn start(&mut self, data: &[u8], stream: &mut Stream, sink: &mut impl Sink) -> Result<()> {
         self.close(stream, sink);
         let (index, start) = read_start(data)?;
@@ -236,13 +201,13 @@ impl Converse {
     fn close(&mut self, stream: &mut Stream, sink: &mut impl Sink) {
         let delta = match std::mem::take(&mut self.block) {
             Block::Call { has_input: false } => {
-                let function = Function { name: None, arguments: Some(Text::Owned("{}".to_owned())) };
-                call(ToolCall { index: Some(self.index), function, ..ToolCall::default() })
+                stream.piece(Part::Arguments, self.index, Text::Owned("{}".to_owned()), sink);
+                return;
             }
-            Block::Reasoning { text, signature, .. } if !signature.is_empty() => {
+            Block::Signed(signature) => {
                 let mut blocks = List::default();
-                write_thinking(blocks.item(), &text, &signature);
-                extra(blocks.extra("thinking_blocks"))
+                write_thinking(blocks.item(), None, &signature);
+                extra(blocks.extra(THINKING_BLOCKS))
             }
             Block::Other { name, mut whole } => {
                 // The input of a tool streams as text; in a block it is what the text says.
@@ -255,26 +220,22 @@ impl Converse {
                 Value::Object(vec![(name.into(), whole)]).write(blocks.item());
                 extra(blocks.extra("content_blocks"))
             }
-            Block::Plain | Block::Call { .. } | Block::Reasoning { .. } => return,
+            Block::Plain | Block::Call { .. } => return,
         };
         push(delta, stream, sink);
     }
 }
 
-fn push(delta: Delta<'_>, stream: &mut Stream, sink: &mut impl Sink) -> bool {
-    stream.push(event_of(Choice { delta, ..Choice::default() }), sink)
+fn push(delta: Delta<'_>, stream: &mut Stream, sink: &mut impl Sink) {
+    stream.push(event_of(Choice { delta, ..Choice::default() }), sink);
 }
 
 fn event_of(choice: Choice<'_>) -> Incoming<'_> {
-    let mut event = Incoming::default();
-    event.choices.push(choice);
-    event
+    Incoming { choices: vec![choice], ..Incoming::default() }
 }
 
 fn call(call: ToolCall<'_>) -> Delta<'_> {
-    let mut delta = Delta::default();
-    delta.tool_calls.push(call);
-    delta
+    Delta { tool_calls: vec![call], ..Delta::default() }
 }
 
 fn extra(extra: Option<Extra<'static>>) -> Delta<'static> {
@@ -635,7 +596,7 @@ impl<'a> Message<'a> {
                     let text = text.unwrap_or_default().decode();
                     self.reasoning.get_or_insert_default().push_str(&text);
                     if let Some(signature) = signature {
-                        write_thinking(self.thinking.item(), &text, &signature.decode());
+                        write_thinking(self.thinking.item(), Some(&text), &signature.decode());
                     }
                 }
                 (b"redactedContent", Kind::String) => write_redacted(self.thinking.item(), &cursor.string()?.decode()),
@@ -671,10 +632,15 @@ impl List {
     }
 }
 
-fn write_thinking(out: &mut Vec<u8>, text: &str, signature: &str) {
-    out.extend_from_slice(br#"{"type":"thinking","thinking":"#);
-    write_str(out, text);
-    out.extend_from_slice(br#","signature":"#);
+/// Without a text the block is for the reasoning that was streamed since the one before it.
+fn write_thinking(out: &mut Vec<u8>, text: Option<&str>, signature: &str) {
+    out.extend_from_slice(br#"{"type":"thinking","#);
+    if let Some(text) = text {
+        out.extend_from_slice(br#""thinking":"#);
+        write_str(out, text);
+        out.push(b',');
+    }
+    out.extend_from_slice(br#""signature":"#);
     write_str(out, signature);
     out.push(b'}');
 }

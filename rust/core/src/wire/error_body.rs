@@ -304,6 +304,7 @@ fn of_type(name: &str) -> Option<Class> {
         "billing_error" | "insufficient_credits" => Class::PaymentRequired,
         "overloaded_error" | "service_unavailable" | "unavailable" | "overloaded" => Class::ServiceUnavailable,
         "timeout_error" | "timeout" | "deadline_exceeded" => Class::Timeout,
+        "conflict_error" => Class::Conflict,
         "invalid_request_error" | "tool_use_failed" | "invalid_argument" | "badrequesterror" | "request_too_large" => {
             Class::BadRequest
         }

@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use memchr::memmem;
 
+use super::anthropic::Anthropic;
 use super::chat::Chat;
 use super::converse::Converse;
 use super::error_body;
@@ -34,6 +35,7 @@ pub(crate) struct Invoke {
 enum Carried {
     #[default]
     Unknown,
+    Anthropic(Anthropic),
     Chat(Chat),
     Converse(Converse),
     Texts(Texts),
@@ -80,6 +82,7 @@ impl Invoke {
         let invalid = |error| Error::invalid_json(error, body);
         self.carried = recognise(body).map_err(invalid)?;
         match &mut self.carried {
+            Carried::Anthropic(anthropic) => anthropic.body(body, stream, sink),
             Carried::Chat(chat) => {
                 chat.body(body, stream, sink)?;
                 stop_reasons(body, stream, sink).map_err(invalid)
@@ -111,6 +114,15 @@ impl Invoke {
         }
         match &mut self.carried {
             Carried::Unknown => Ok(()),
+            Carried::Anthropic(anthropic) => {
+                let mut beside = Beside::of(data).map_err(invalid)?;
+                if !beside.extra.is_empty() {
+                    push(Choice::default(), std::mem::take(&mut beside.extra), stream, sink);
+                }
+                // They come with the last event, which ends the stream.
+                beside.report(stream).map_err(invalid)?;
+                anthropic.frame(Frame { name: b"", data, exception: false }, stream, sink)
+            }
             Carried::Chat(chat) => {
                 let beside = Beside::of(data).map_err(invalid)?;
                 chat.frame(Frame { name: b"", data, exception: false }, stream, sink)?;
@@ -119,7 +131,6 @@ impl Invoke {
             Carried::Converse(converse) => {
                 let (event, mut beside) = read_event(data).map_err(invalid)?;
                 if !beside.extra.is_empty() {
-                    converse.interrupt();
                     push(Choice::default(), std::mem::take(&mut beside.extra), stream, sink);
                 }
                 if let Some((name, data)) = event {
@@ -139,6 +150,14 @@ fn recognise(data: &[u8]) -> Result<Carried> {
     let mut cursor = Cursor::new(data);
     cursor.object(|cursor, key| {
         match (&*key.bytes(), cursor.kind()?) {
+            // Its first completions said `type` too.
+            (b"type", Kind::String) => {
+                let kind = cursor.string()?;
+                if kind.raw() != b"completion" {
+                    found = Carried::Anthropic(Anthropic::default());
+                }
+                return Ok(());
+            }
             (b"choices", Kind::Array) => found = Carried::Chat(Chat::default()),
             (
                 b"messageStart" | b"contentBlockStart" | b"contentBlockDelta" | b"contentBlockStop" | b"messageStop"
@@ -211,9 +230,7 @@ fn read_text(texts: &mut Texts, data: &[u8], stream: &mut Stream, sink: &mut imp
 }
 
 fn push<'a>(choice: Choice<'a>, extra: Extras<'a>, stream: &mut Stream, sink: &mut impl Sink) {
-    let mut event = Incoming { extra, ..Incoming::default() };
-    event.choices.push(choice);
-    stream.push(event, sink);
+    stream.push(Incoming { choices: vec![choice], extra, ..Incoming::default() }, sink);
 }
 
 /// What stands beside a document's own fields, whatever its format.

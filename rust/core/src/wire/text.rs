@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 
 use crate::chunk::{Choice, Delta, Extra, Extras, Field, FinishReason, Text};
-use crate::few::Few;
 use crate::json::{Cursor, JsonError, Kind, Str, write_str};
 use crate::stream::{Incoming, Part, Sink, Stream};
 use crate::usage::{self, Counts};
@@ -18,8 +17,6 @@ pub(super) struct Texts {
     /// what was told stays until it is told anew.
     prompt: Option<Count>,
     completion: Option<Count>,
-    /// The last chunk was a piece of choice 0 and nothing else.
-    repeats: bool,
 }
 
 /// A count with the name it came under.
@@ -36,7 +33,7 @@ pub(super) struct Document<'a> {
     pub(super) model: Option<Str<'a>>,
     /// One piece, as in most streams, or a list of them, as in most bodies.
     one: Option<Piece<'a>>,
-    list: Few<Piece<'a>>,
+    list: Vec<Piece<'a>>,
     prompt: Option<Count>,
     completion: Option<Count>,
     pub(super) extra: Extras<'a>,
@@ -131,24 +128,19 @@ impl<'a> Document<'a> {
 
 impl Texts {
     pub(super) fn take(&mut self, document: Document<'_>, stream: &mut Stream, sink: &mut impl Sink) {
-        let repeats = std::mem::take(&mut self.repeats);
-        let Document { id, model, one, list, prompt, completion, extra } = document;
+        let Document { id, model, one, mut list, prompt, completion, extra } = document;
         match one {
             Some(Piece { index: 0, text: Some(text), stop: None })
-                if repeats && list.is_empty() && extra.is_empty() =>
+                if list.is_empty() && extra.is_empty() && stream.begun() =>
             {
-                stream.again(0, Part::Content, Text::Json(text), sink);
-                self.repeats = true;
+                stream.piece(Part::Content, 0, Text::Json(text), sink);
             }
             one => {
-                let alone = list.is_empty() && extra.is_empty();
-                let alone = alone && one.as_ref().is_some_and(|piece| piece.index == 0 && piece.text.is_some());
-                let mut event = Incoming { id, model, extra, ..Incoming::default() };
-                let one = if list.is_empty() { one } else { None };
-                for piece in list.iter().chain(&one) {
-                    event.choices.push(choice(piece));
+                if list.is_empty() {
+                    list.extend(one);
                 }
-                self.repeats = stream.push(event, sink) && alone;
+                let choices = list.iter().map(choice).collect();
+                stream.push(Incoming { id, model, choices, extra, ..Incoming::default() }, sink);
             }
         }
         if prompt.is_some() || completion.is_some() {

@@ -86,11 +86,12 @@ impl Sink for Seen {
 
     fn again(&mut self, part: Part, text: &Text<'_>) {
         let mut item = self.0.last().expect("a chunk came before").clone();
-        let name = match part {
+        let place = match part {
             Part::Content => "content",
             Part::Reasoning => "reasoning_content",
+            Part::Arguments => "tool_calls/0/arguments",
         };
-        let old = item.pointer_mut(&format!("/choices/0/delta/{name}")).expect("the same text was there before");
+        let old = item.pointer_mut(&format!("/choices/0/delta/{place}")).expect("the same text was there before");
         *old = text.decode().into();
         self.0.push(item);
     }

@@ -1,0 +1,203 @@
+"""What a stream keeps: bytes that are in use after chunk 10,000 and were not after chunk 100, and per idle stream.
+
+Every allocation goes through the C library (PYTHONMALLOC=malloc) and is counted there, native ones too, so the figures
+are bytes and not pages. Needs Linux with glibc.
+
+Usage: python memory.py [--rounds N] [--only penstock] [--publish]
+       python memory.py --client NAME --base URL   (what the above starts)
+"""
+
+import asyncio
+import ctypes
+import gc
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import measure
+from clients import Process
+
+HERE = Path(__file__).parent
+IDLE = 200
+
+
+class Allocated(ctypes.Structure):
+    """`struct mallinfo2` of glibc."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()  # noqa: SIM905
+    ]
+
+
+def allocated() -> int:
+    """Bytes in use, in small blocks and in mapped ones."""
+    gc.collect()
+    function = ctypes.CDLL(None).mallinfo2
+    function.restype = Allocated
+    found = function()
+    return int(found.uordblks + found.hblkhd)
+
+
+def chunks(name: str, base: str) -> Iterator[Any]:
+    """The chunks of one stream; whoever asks drops each before the next."""
+    import peers
+
+    call: dict[str, Any] = {"messages": peers.MESSAGES, "stream": True, "stream_options": peers.OPTIONS}
+    if name.startswith("penstock.parser"):
+        import httpx
+
+        from penstock.parser import iter_chunks
+
+        with httpx.stream("POST", f"{base}/chat/completions", json=peers.BODY) as response:
+            yield from iter_chunks(response.iter_bytes(), "chat", include_usage=True)
+    elif name.startswith("penstock"):
+        from penstock import completion
+
+        options: dict[str, Any] = {"keep_partial": False} if "keep_partial=False" in name else {}
+        stream: Any = completion(f"openai/{peers.MODEL}", **call, api_base=base, api_key=peers.KEY, **options)
+        yield from stream.text() if "text" in name else stream
+    elif name == "openai":
+        import openai
+
+        yield from openai.OpenAI(base_url=base, api_key=peers.KEY).chat.completions.create(model=peers.MODEL, **call)
+    elif name == "litellm":
+        import litellm
+
+        yield from litellm.completion(model=f"openai/{peers.MODEL}", **call, api_base=base, api_key=peers.KEY)
+
+
+GROWTH = ("penstock", "penstock, keep_partial=False", "penstock, text only", "penstock.parser", "openai", "litellm")
+
+
+def growth(name: str, base: str) -> float:
+    """Bytes that a stream holds after chunk 10,000 more than after chunk 100."""
+    for _ in chunks(name, f"{base}/burst/200/v1"):
+        pass  # everything that is built once is built
+    first = 0
+    for number, _ in enumerate(chunks(name, f"{base}/each/10000/v1")):
+        if number == 100:
+            first = allocated()
+        elif number == 10_000:
+            return allocated() - first
+    raise SystemExit(f"{name}: the stream ended early")
+
+
+async def opened(name: str, base: str, stack: AsyncExitStack, shared: dict[str, Any]) -> AsyncIterator[Any]:
+    """A stream whose first chunk has come and whose next one is an hour away."""
+    import peers
+
+    call: dict[str, Any] = {"messages": peers.MESSAGES, "stream": True, "stream_options": peers.OPTIONS}
+    if name == "penstock, async":
+        from penstock import acompletion
+
+        stream: Any = await acompletion(f"openai/{peers.MODEL}", **call, api_base=base, api_key=peers.KEY)
+        iterator = aiter(stream)
+    elif name == "openai, async":
+        import openai
+
+        client = shared.get("client") or shared.setdefault(
+            "client", openai.AsyncOpenAI(base_url=base, api_key=peers.KEY)
+        )
+        iterator = aiter(await client.chat.completions.create(model=peers.MODEL, **call))
+    elif name == "litellm, async":
+        import litellm
+
+        iterator = aiter(
+            await litellm.acompletion(model=f"openai/{peers.MODEL}", **call, api_base=base, api_key=peers.KEY)
+        )
+    elif name == "httpx, bytes only, async":
+        import httpx
+
+        client = shared.get("client") or shared.setdefault(
+            "client", httpx.AsyncClient(limits=httpx.Limits(max_connections=2000))
+        )
+        sent = client.stream("POST", f"{base}/chat/completions", json=peers.BODY)
+        iterator = (await stack.enter_async_context(sent)).aiter_bytes()
+    else:
+        import aiohttp
+
+        client = shared.get("client") or shared.setdefault(
+            "client", aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        )
+        sent = client.post(f"{base}/chat/completions", json=peers.BODY)
+        iterator = (await stack.enter_async_context(sent)).content.iter_any()
+    await anext(iterator)
+    return iterator  # type: ignore[no-any-return]
+
+
+IDLING = (
+    "penstock, async",
+    "openai, async",
+    "litellm, async",
+    "httpx, bytes only, async",
+    "aiohttp, bytes only, async",
+)
+
+
+async def idle(name: str, base: str) -> float:
+    """Bytes per open stream that waits, of `IDLE` streams."""
+    url = f"{base}/pace/3/3600000/v1"
+    shared: dict[str, Any] = {}
+    stack = AsyncExitStack()
+    held = [await opened(name, url, stack, shared) for _ in range(10)]
+    before = allocated()
+    held += [await opened(name, url, stack, shared) for _ in range(IDLE)]
+    found = (allocated() - before) / IDLE
+    print(json.dumps(found), flush=True)
+    os._exit(0)  # nobody is to close 200 streams in good order
+
+
+def main() -> None:
+    parser = measure.arguments(__doc__, rounds=3)
+    parser.add_argument("--client", help="be this client")
+    parser.add_argument("--base", help="of the upstream")
+    options = parser.parse_args()
+    if options.client:
+        if options.client in GROWTH:
+            print(json.dumps(growth(options.client, options.base)))
+        else:
+            asyncio.run(idle(options.client, options.base))
+        return
+    installed = measure.versions()
+    cells: dict[str, dict[str, dict[str, float]]] = {}
+    with Process(str(HERE / "upstream.py")) as upstream:
+        base = f"http://127.0.0.1:{upstream.ask()}"
+        for shape, names in (("growth from chunk 100 to 10,000", GROWTH), ("each idle stream", IDLING)):
+            chosen = [
+                name
+                for name in names
+                if measure.wanted(name, options.only) and name.partition(",")[0].partition(".")[0] in installed
+            ]
+            found: dict[str, list[float]] = {name: [] for name in chosen}
+            for _ in range(options.rounds):
+                for name in chosen:
+                    command = [sys.executable, str(HERE / "memory.py"), "--client", name, "--base", base]
+                    environment = {**os.environ, "PYTHONMALLOC": "malloc"}
+                    answer = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+                    found[name].append(json.loads(answer.stdout.splitlines()[-1]) / 1024)
+            cells[shape] = {name: measure.summary(samples) for name, samples in found.items()}
+            rows = [
+                [name, *(f"{cell[key]:,.1f}" for key in ("median", "min", "max"))]
+                for name, cell in cells[shape].items()
+            ]
+            print(f"\n{shape}: KiB, {options.rounds} rounds\n\n{measure.table(['', 'median', 'min', 'max'], rows)}")
+    import streams
+
+    text = sum(
+        len((document["choices"][0]["delta"].get("content") or "").encode())
+        for document in streams.documents(10_000)[100:10_000]
+    )
+    print(f"\ntext delivered between chunk 100 and 10,000: {text / 1024:.1f} KiB")
+    result = {"bench": "memory", "unit": "KiB", "rounds": options.rounds, "text": text / 1024, "cells": cells}
+    path = measure.save("memory", result, publish=options.publish)
+    print(f"\n{measure.heading(json.loads(path.read_text(encoding='utf-8')))}\nwritten to {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,330 @@
+"""The clients under test, each in the way its own documentation shows: one request, streamed, every delta's text read.
+
+A client is a function from a base URL to a coroutine function or a plain one that returns (chunks, characters).
+"""
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+Run = Callable[[], tuple[int, int]]
+AsyncRun = Callable[[], Awaitable[tuple[int, int]]]
+
+MODEL = "gpt-4o"
+MESSAGES = [{"role": "user", "content": "Hello!"}]
+OPTIONS = {"include_usage": True}
+BODY = {"model": MODEL, "messages": MESSAGES, "stream": True, "stream_options": OPTIONS}
+KEY = "sk-test"
+os.environ["OPENAI_API_KEY"] = KEY
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it would fetch its prices from the network
+
+
+def penstock(base: str, **options: Any) -> Run:
+    from penstock import completion
+
+    def run() -> tuple[int, int]:
+        count = size = 0
+        for chunk in completion(
+            f"openai/{MODEL}", MESSAGES, stream=True, stream_options=OPTIONS, api_base=base, api_key=KEY, **options
+        ):
+            count += 1
+            if chunk["choices"]:
+                size += len(chunk["choices"][0]["delta"].get("content") or "")
+        return count, size
+
+    return run
+
+
+def penstock_text(base: str, **options: Any) -> Run:
+    from penstock import completion
+
+    def run() -> tuple[int, int]:
+        count = size = 0
+        for piece in completion(
+            f"openai/{MODEL}", MESSAGES, stream=True, stream_options=OPTIONS, api_base=base, api_key=KEY, **options
+        ).text():
+            count += 1
+            size += len(piece)
+        return count + 3, size  # the role, the finish reason and the usage came too
+
+    return run
+
+
+def penstock_async(base: str, **options: Any) -> AsyncRun:
+    from penstock import acompletion
+
+    async def run() -> tuple[int, int]:
+        count = size = 0
+        async for chunk in await acompletion(
+            f"openai/{MODEL}", MESSAGES, stream=True, stream_options=OPTIONS, api_base=base, api_key=KEY, **options
+        ):
+            count += 1
+            if chunk.choices:
+                size += len(chunk.choices[0].delta.content or "")
+        return count, size
+
+    return run
+
+
+def openai(base: str) -> Run:
+    import openai as sdk
+
+    client = sdk.OpenAI(base_url=base, api_key=KEY)
+
+    def run() -> tuple[int, int]:
+        count = size = 0
+        for chunk in client.chat.completions.create(
+            model=MODEL, messages=MESSAGES, stream=True, stream_options=OPTIONS
+        ):
+            count += 1
+            if chunk.choices:
+                size += len(chunk.choices[0].delta.content or "")
+        return count, size
+
+    return run
+
+
+def openai_async(base: str, *, aiohttp: bool = False) -> AsyncRun:
+    import openai as sdk
+
+    limits = __import__("httpx").Limits(max_connections=2000)
+    http_client = sdk.DefaultAioHttpClient() if aiohttp else sdk.DefaultAsyncHttpxClient(limits=limits)
+    client = sdk.AsyncOpenAI(base_url=base, api_key=KEY, http_client=http_client)
+
+    async def run() -> tuple[int, int]:
+        count = size = 0
+        async for chunk in await client.chat.completions.create(
+            model=MODEL, messages=MESSAGES, stream=True, stream_options=OPTIONS
+        ):
+            count += 1
+            if chunk.choices:
+                size += len(chunk.choices[0].delta.content or "")
+        return count, size
+
+    return run
+
+
+def litellm(base: str) -> Run:
+    import litellm as sdk
+
+    sdk.suppress_debug_info = True
+
+    def run() -> tuple[int, int]:
+        count = size = 0
+        for chunk in sdk.completion(
+            model=f"openai/{MODEL}", messages=MESSAGES, stream=True, stream_options=OPTIONS, api_base=base, api_key=KEY
+        ):
+            count += 1
+            if chunk["choices"]:
+                size += len(chunk["choices"][0]["delta"]["content"] or "")
+        return count, size
+
+    return run
+
+
+def litellm_async(base: str) -> AsyncRun:
+    import litellm as sdk
+
+    sdk.suppress_debug_info = True
+
+    async def run() -> tuple[int, int]:
+        count = size = 0
+        async for chunk in await sdk.acompletion(
+            model=f"openai/{MODEL}", messages=MESSAGES, stream=True, stream_options=OPTIONS, api_base=base, api_key=KEY
+        ):
+            count += 1
+            if chunk["choices"]:
+                size += len(chunk["choices"][0]["delta"]["content"] or "")
+        return count, size
+
+    return run
+
+
+def any_llm_async(base: str) -> AsyncRun:
+    from any_llm import acompletion
+
+    async def run() -> tuple[int, int]:
+        count = size = 0
+        async for chunk in await acompletion(
+            model=f"openai:{MODEL}", messages=MESSAGES, stream=True, stream_options=OPTIONS, api_base=base, api_key=KEY
+        ):
+            count += 1
+            if chunk.choices:
+                size += len(chunk.choices[0].delta.content or "")
+        return count, size
+
+    return run
+
+
+def httpx_sse(base: str) -> Run:
+    import httpx
+    from httpx_sse import connect_sse
+
+    client = httpx.Client()
+
+    def run() -> tuple[int, int]:
+        count = size = 0
+        with connect_sse(client, "POST", f"{base}/chat/completions", json=BODY) as source:
+            for event in source.iter_sse():
+                if event.data == "[DONE]":
+                    break
+                chunk = json.loads(event.data)
+                count += 1
+                if chunk["choices"]:
+                    size += len(chunk["choices"][0]["delta"].get("content") or "")
+        return count, size
+
+    return run
+
+
+def read(parts: list[bytes], loads: Callable[[bytes], Any]) -> tuple[int, int]:
+    """Whole events -> how many chunks, how much text."""
+    count = size = 0
+    for part in parts:
+        if part == b"data: [DONE]":
+            continue
+        chunk = loads(part[6:])
+        count += 1
+        if chunk["choices"]:
+            size += len(chunk["choices"][0]["delta"].get("content") or "")
+    return count, size
+
+
+def httpx_orjson(base: str) -> Run:
+    import httpx
+    import orjson
+
+    client = httpx.Client()
+
+    def run() -> tuple[int, int]:
+        count = size = 0
+        rest = b""
+        with client.stream("POST", f"{base}/chat/completions", json=BODY) as response:
+            for data in response.iter_bytes():
+                *whole, rest = (rest + data).split(b"\n\n")
+                found, text = read(whole, orjson.loads)
+                count += found
+                size += text
+        return count, size
+
+    return run
+
+
+def httpx_orjson_async(base: str) -> AsyncRun:
+    import httpx
+    import orjson
+
+    client = httpx.AsyncClient(limits=httpx.Limits(max_connections=2000))
+
+    async def run() -> tuple[int, int]:
+        count = size = 0
+        rest = b""
+        async with client.stream("POST", f"{base}/chat/completions", json=BODY) as response:
+            async for data in response.aiter_bytes():
+                *whole, rest = (rest + data).split(b"\n\n")
+                found, text = read(whole, orjson.loads)
+                count += found
+                size += text
+        return count, size
+
+    return run
+
+
+def httpx_bytes(base: str) -> Run:
+    import httpx
+
+    client = httpx.Client()
+
+    def run() -> tuple[int, int]:
+        count = 0
+        with client.stream("POST", f"{base}/chat/completions", json=BODY) as response:
+            for data in response.iter_bytes():
+                count += data.count(b"data: {")
+        return count, 0
+
+    return run
+
+
+def httpx_bytes_async(base: str) -> AsyncRun:
+    import httpx
+
+    client = httpx.AsyncClient(limits=httpx.Limits(max_connections=2000))
+
+    async def run() -> tuple[int, int]:
+        count = 0
+        async with client.stream("POST", f"{base}/chat/completions", json=BODY) as response:
+            async for data in response.aiter_bytes():
+                count += data.count(b"data: {")
+        return count, 0
+
+    return run
+
+
+def aiohttp_orjson_async(base: str) -> AsyncRun:
+    import aiohttp
+    import orjson
+
+    client: list[aiohttp.ClientSession] = []
+
+    async def run() -> tuple[int, int]:
+        if not client:
+            client.append(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
+        count = size = 0
+        rest = b""
+        async with client[0].post(f"{base}/chat/completions", json=BODY) as response:
+            async for data in response.content.iter_any():
+                *whole, rest = (rest + data).split(b"\n\n")
+                found, text = read(whole, orjson.loads)
+                count += found
+                size += text
+        return count, size
+
+    return run
+
+
+def socket_bytes(base: str) -> Run:
+    import socket
+
+    url = urlsplit(base)
+    body = json.dumps(BODY).encode()
+    request = b"POST %s/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (
+        url.path.encode(),
+        len(body),
+        body,
+    )
+    connection = socket.create_connection((url.hostname or "", url.port or 80))
+
+    def run() -> tuple[int, int]:
+        connection.sendall(request)
+        count = 0
+        data = b""
+        while not data.endswith(b"0\r\n\r\n"):
+            data = connection.recv(65536)
+            count += data.count(b"data: {")
+        return count, 0
+
+    return run
+
+
+SYNC: dict[str, Callable[[str], Run]] = {
+    "penstock": penstock,
+    "penstock, text only": penstock_text,
+    "litellm": litellm,
+    "openai": openai,
+    "httpx-sse + json": httpx_sse,
+    "httpx + orjson, by hand": httpx_orjson,
+    "httpx, bytes only": httpx_bytes,
+    "raw socket, bytes only": socket_bytes,
+}
+ASYNC: dict[str, Callable[[str], AsyncRun]] = {
+    "penstock, async": penstock_async,
+    "litellm, async": litellm_async,
+    "any-llm, async": any_llm_async,
+    "openai, async": openai_async,
+    "openai + aiohttp transport, async": lambda base: openai_async(base, aiohttp=True),
+    "httpx + orjson, by hand, async": httpx_orjson_async,
+    "httpx, bytes only, async": httpx_bytes_async,
+    "aiohttp + orjson, by hand, async": aiohttp_orjson_async,
+}

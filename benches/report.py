@@ -1,0 +1,223 @@
+"""Published results into README.md, docs/benchmarks.md and docs/benchmarks.svg. Every figure there comes from here.
+
+Usage: python report.py [--local]   (--local: read the results of the last unpublished runs, print, and write nothing)
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import measure
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "benchmarks.md"
+CHART = ROOT / "docs" / "benchmarks.svg"
+MARKS = re.compile(r"(<!-- figures: begin [^>]*-->\n).*?(<!-- figures: end -->)", re.DOTALL)
+Result = dict[str, Any]
+
+
+def load(*, local: bool) -> dict[str, Result]:
+    """The results there are, by bench."""
+    paths = {name: measure.RESULTS / f"{'local-' if local else ''}{name}.json" for name in SECTIONS}
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.is_file()}
+
+
+def spread(cell: dict[str, float]) -> str:
+    """A median with its range."""
+    return f"{measure.figure(cell['median'])} ({measure.figure(cell['min'])}-{measure.figure(cell['max'])})"
+
+
+def ratio(cell: dict[str, float], key: str) -> str:
+    """How many times as fast (`times`) or as much (`share`) as the anchor."""
+    return f"{measure.figure(cell[key])}x" if key in cell else ""
+
+
+def across(cells: dict[str, dict[str, Any]], pick: str = "", *, key: str = "times") -> Iterator[list[str]]:
+    """A row per subject: median and range, and the ratio, for each shape."""
+    for name in dict.fromkeys(name for found in cells.values() for name in found):
+        row = [name]
+        for found in cells.values():
+            cell = found.get(name, {})
+            cell = cell.get(pick, {}) if pick else cell
+            row += [spread(cell), ratio(cell, key)] if cell else ["", ""]
+        yield row
+
+
+def parser_section(result: Result) -> str:
+    shapes = [heading for shape in result["cells"] for heading in (shape, "")]
+    table = measure.table(["", *shapes], across(result["cells"]))
+    return f"""## The parser alone
+
+Microseconds of CPU per chunk, from bytes in memory to `choices[0].delta.content`: the median of {result["rounds"]}
+rounds (and the range), and how many times faster than `{result["anchor"]}`. "JSON only" is given payloads that are
+already cut out.
+
+{table}
+"""
+
+
+def clients_section(result: Result) -> str:
+    shapes = [heading for shape in result["cells"] for heading in (shape, "")]
+    table = measure.table(["", *shapes], across(result["cells"], "cpu", key="share"))
+    rates = "\n".join(
+        f"\n{shape}:\n\n"
+        + measure.table(
+            ["", "chunks/s", "peak MiB"],
+            [
+                [name, measure.figure(cell["rate"]["median"]), measure.figure(cell["memory"])]
+                for name, cell in found.items()
+            ],
+        )
+        for shape, found in result["cells"].items()
+        if shape.startswith("200")
+    )
+    return f"""## End to end
+
+Microseconds of CPU per chunk of the whole client process, HTTP included, against a local upstream: the median of
+{result["rounds"]} rounds (and the range), and how many times as much as `{result["anchor"]}`. Less is better.
+
+{table}
+{rates}
+"""
+
+
+def imports_section(result: Result) -> str:
+    rows = [
+        [name, spread(cell["cpu"]), measure.figure(cell["memory"]["median"])] for name, cell in result["cells"].items()
+    ]
+    return f"""## Import
+
+Over a bare interpreter, {result["rounds"]} rounds.
+
+{measure.table(["import", "ms of CPU", "MiB"], rows)}
+"""
+
+
+def memory_section(result: Result) -> str:
+    tables = "\n\n".join(
+        f"KiB, {shape}:\n\n"
+        + measure.table(
+            ["", "median", "min", "max"],
+            [[n, *(f"{c[k]:,.1f}" for k in ("median", "min", "max"))] for n, c in found.items()],
+        )
+        for shape, found in result["cells"].items()
+    )
+    return f"""## Memory
+
+Bytes in use, after a collection; {result["text"]:.1f} KiB of text were delivered between chunk 100 and chunk 10,000.
+
+{tables}
+"""
+
+
+def callgrind_section(result: Result) -> str:
+    names = dict.fromkeys(name for found in result["cells"].values() for name in found)
+    rows = [
+        [name, *(f"{found[name]:,.0f}" if name in found else "" for found in result["cells"].values())]
+        for name in names
+    ]
+    return f"""## Instructions
+
+Per chunk, counted by valgrind; start-up cancels out.
+
+{measure.table(["", *result["cells"]], rows)}
+"""
+
+
+SECTIONS = {
+    "parser": parser_section,
+    "clients": clients_section,
+    "imports": imports_section,
+    "memory": memory_section,
+    "callgrind": callgrind_section,
+}
+
+
+def summary(results: dict[str, Result]) -> str:
+    """The few rows for the first page: the parser chunk by chunk, the clients chunk by chunk, the imports."""
+    parts = []
+    for name, title, pick, key, heading in (
+        ("parser", "Parser alone, chunk by chunk", "", "times", "times as fast as"),
+        ("clients", "End to end, chunk by chunk", "cpu", "share", "times as much as"),
+    ):
+        if name in results:
+            result = results[name]
+            rows = across({"": result["cells"]["chunk by chunk"]}, pick, key=key)
+            parts.append(measure.table([title, "us of CPU per chunk", f"{heading} {result['anchor']}"], rows))
+    if "imports" in results:
+        cells = results["imports"]["cells"]
+        lines = [[name, spread(cell["cpu"]), measure.figure(cell["memory"]["median"])] for name, cell in cells.items()]
+        parts.append(measure.table(["Import, over bare Python", "ms of CPU", "MiB"], lines))
+    conditions = "\n".join(f"- {measure.heading(result)}" for result in results.values())
+    return "\n\n".join(
+        [*parts, f"{conditions}\n\nEverything, with what each row does: [benchmarks](docs/benchmarks.md)."]
+    )
+
+
+def chart(result: Result, shape: str = "chunk by chunk") -> str:
+    """Bars for CPU per chunk end to end, on a logarithmic scale: the range spans three orders of magnitude."""
+    from math import log10
+
+    cells = sorted(result["cells"][shape].items(), key=lambda item: item[1]["cpu"]["median"])
+    left, width, step, top = 270, 430, 22, 46
+    low = 10 ** int(log10(cells[0][1]["cpu"]["median"]) - 1)
+    span = log10(cells[-1][1]["cpu"]["median"]) - log10(low)
+    height = top + step * len(cells) + 34
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 {height}" font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="#fff"/>',
+        f'<text x="16" y="24" font-size="15">Microseconds of CPU per streamed chunk, {escape(shape)}</text>',
+    ]
+    for number, (name, cell) in enumerate(cells):
+        y = top + number * step
+        median = cell["cpu"]["median"]
+        bar = width * (log10(median) - log10(low)) / span
+        colour = "#0b7285" if name.startswith("penstock") else "#adb5bd"
+        lines += [
+            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{escape(name)}</text>',
+            f'<rect x="{left}" y="{y + 2}" width="{bar:.1f}" height="{step - 7}" rx="2" fill="{colour}"/>',
+            f'<text x="{left + bar + 6:.1f}" y="{y + 13}">{measure.figure(median)}</text>',
+        ]
+    note = f"{result['date']}, {result['machine']}, {result['python']}; logarithmic; less is better"
+    return "\n".join(
+        [*lines, f'<text x="16" y="{height - 12}" fill="#495057" font-size="11">{escape(note)}</text>', "</svg>", ""]
+    )
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    options.add_argument("--local", action="store_true", help="print what the last unpublished runs would give")
+    local = options.parse_args().local
+    results = load(local=local)
+    if not results:
+        raise SystemExit(
+            f"no {'local ' if local else 'published '}results in {measure.RESULTS}: run the benches with --publish"
+        )
+    page = (
+        "# Benchmarks\n\nWritten by `make report` from `benches/results/`; `make bench` measures again.\n\n"
+        + "\n".join(f"{SECTIONS[name](result)}\n{measure.heading(result)}\n" for name, result in results.items())
+    )
+    if local:
+        print(summary(results), page, sep="\n\n")
+        return
+    PAGE.parent.mkdir(exist_ok=True)
+    if "clients" in results:
+        CHART.write_text(chart(results["clients"]), encoding="utf-8")
+        page += f"\n![CPU per chunk]({CHART.name})\n"
+    PAGE.write_text(page, encoding="utf-8")
+    readme, found = MARKS.subn(
+        lambda marks: f"{marks[1]}{summary(results)}\n{marks[2]}", README.read_text(encoding="utf-8")
+    )
+    if not found:
+        raise SystemExit("README.md has no place for the figures")
+    README.write_text(readme, encoding="utf-8")
+    print(f"written: {README.name}, {PAGE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""The commands: what they take, what they print, how they end."""
+
+import os
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+import rich  # noqa: F401  so that its absence shows in the first moment and not with the first table
+
+from ..errors import APIError
+from ..providers.registry import PROVIDERS, ROWS, Provider
+from . import advice, talk
+
+OK, API_ERROR, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 130
+
+BUILT_IN = "replay/hello"
+
+STATUSES = """
+\b
+Exit status:
+  0    all is well
+  1    the API, or the way to it, reported an error
+  2    the command line is wrong: an option, or a model of no known provider
+  130  interrupted
+"""
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line without its program. Returns the exit status; prints what goes wrong in two lines."""
+    try:
+        status = penstock.main(arguments, "penstock", standalone_mode=False)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx is not None else "penstock"
+        advice.say(error.format_message(), f"`{path} --help` has the details.")
+        return USAGE_ERROR
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except APIError as error:
+        advice.complain(error)
+        return API_ERROR
+    except Exception as error:
+        # The last line of a program: two lines say more to its user than a traceback.
+        if os.environ.get("PENSTOCK_TRACEBACK"):
+            raise
+        advice.say(f"{type(error).__name__}: {error}", "This is a bug of penstock. PENSTOCK_TRACEBACK=1 shows where.")
+        return API_ERROR
+    return status if isinstance(status, int) else OK
+
+
+def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        click.echo(f"penstock {__version__}")
+        context.exit()
+
+
+@click.group(
+    epilog=STATUSES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.pass_context
+def penstock(context: click.Context) -> int:
+    """Stream every LLM through one OpenAI-shaped call."""
+    if context.invoked_subcommand is not None:
+        return OK
+    click.echo(context.get_help(), err=True)
+    return USAGE_ERROR
+
+
+@penstock.command(epilog=STATUSES, short_help="Ask a model.")
+@click.argument("prompt", required=False)
+@click.option("-m", "--model", envvar="PENSTOCK_MODEL", help="provider/model, or a bare name such as gpt-4o.")
+@click.option("-s", "--system", help="A system message to begin with.")
+@click.option("--json", "as_json", is_flag=True, help="Each chunk as a line of JSON, the usage last.")
+@click.option("--no-stream", is_flag=True, help="Wait for the whole answer.")
+@click.option("--api-base", help="Base URL of a compatible server, as http://localhost:8000/v1.")
+@click.option("--api-key", help="The key. Better in the provider's variable: other users see this command line.")
+@click.option("--max-tokens", type=click.IntRange(1), help="Limit of the answer, in tokens.")
+@click.option("--temperature", type=float, help="As the provider defines it.")
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), help="Seconds for the first token and each silence."
+)
+def chat(
+    prompt: str | None, model: str | None, as_json: bool, no_stream: bool, system: str | None, **given: Any
+) -> int:
+    """Ask a model; its answer appears as it arrives, its usage after it on standard error.
+
+    Without PROMPT it is read from standard input; at a terminal a conversation begins (Ctrl-D ends it). PENSTOCK_MODEL
+    is the model if none is given.
+    """
+    if model is None:
+        model = BUILT_IN
+        talk.remark(f"no --model and no PENSTOCK_MODEL: this is {BUILT_IN}, the built-in local upstream")
+    talker = talk.Talker(
+        model=model,
+        system=system,
+        as_json=as_json,
+        stream=not no_stream,
+        options={name: value for name, value in given.items() if value is not None},
+    )
+    if prompt is None and sys.stdin.isatty():
+        return talker.converse()
+    if prompt is None:
+        prompt = sys.stdin.buffer.read().decode(errors="replace")
+    if not prompt.strip():
+        raise click.UsageError("the prompt is empty", click.get_current_context())
+    return talker.ask(prompt)
+
+
+@penstock.command(epilog=STATUSES, short_help="List the providers.")
+@click.argument("slug", required=False)
+def providers(slug: str | None) -> None:
+    """List the providers, or all that is known of one."""
+    if slug is None:
+        rows = [(row.slug, row.family, _base(row), ", ".join(row.key_env), ", ".join(row.models)) for row in ROWS]
+        talk.table(("provider", "family", "base URL", "key", "bare names"), rows)
+        return
+    row = PROVIDERS.get(slug)
+    if row is None:
+        raise click.UsageError(f"no provider {slug!r}. {advice.nearest(slug)}", click.get_current_context())
+    known = [("base_url", _base(row))]
+    known += [
+        (item.name, _shown(getattr(row, item.name)))
+        for item in fields(row)
+        if item.name not in ("base_url", "elsewhere")
+    ]
+    talk.table(("field", "value"), [(name, value) for name, value in known if value])
+
+
+def _base(row: Provider) -> str:
+    if callable(row.base_url):
+        return "a local server, started at the first call"
+    return row.base_url or " or ".join(("api_base", *row.base_env))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_shown(each)}" for name, each in value.items())
+    if isinstance(value, tuple | frozenset):
+        return ", ".join(_shown(each) for each in (value if isinstance(value, tuple) else sorted(value)))
+    return f"{value.keyword} ({', '.join(value.env)})" if hasattr(value, "keyword") else str(value)
+
+
+def _keys() -> str:
+    from ..replay.faults import KEYS
+
+    forms = {name: f"{name}={key['form']}" if key["form"] else name for name, key in KEYS.items()}
+    width = max(map(len, forms.values()))
+    return "\n".join(["\b", "Keys:", *(f"  {forms[name]:{width}}  {key['about']}" for name, key in KEYS.items())])
+
+
+REPLAY = """Serve the local upstream until Ctrl-C: authored cases, and recorded bodies under the names of their files.
+
+\b
+POST /v1/chat/completions   answers with the case that `model` names
+GET /v1/models              the cases
+GET /stats, DELETE /stats   what each caller did; forget it
+
+What goes wrong follows a `?` in the model, or stands in the request header `x-replay`: `hello?delay=50&cut=finish`.
+PLACE is a number of events (negative: from the end), `finish`, `finish+1`, `finish-2`.
+"""
+
+
+class _ReplayCommand(click.Command):
+    """A command whose help ends with the grammar, read when it is asked for."""
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        self.epilog = f"{_keys()}\n{STATUSES}"
+        super().format_epilog(context, formatter)
+
+
+@penstock.command(cls=_ReplayCommand, help=REPLAY, short_help="Serve the local upstream.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on. Nobody is asked for a key.")
+@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
+@click.argument(
+    "bodies", metavar="[BODY.sse ...]", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+def replay(host: str, port: int, bodies: tuple[Path, ...]) -> int:
+    """Serve the local upstream until Ctrl-C."""
+    from ..replay import Upstream
+
+    try:
+        upstream = Upstream(host=host, port=port, bodies=bodies).start()
+    except OSError as error:
+        advice.say(f"{host}:{port}: {error.strerror}", "--port 0 takes any free port, --host another address.")
+        return USAGE_ERROR
+    click.echo(upstream.base_url)
+    talk.remark("Ctrl-C stops it. Cases:")
+    talk.remark("  " + ", ".join(upstream.names()))
+    try:
+        while True:
+            time.sleep(3600)
+    finally:
+        upstream.stop()

@@ -1,0 +1,191 @@
+"""The providers, one row each. Nothing but data: a row that needs an `if` becomes a wire family instead."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A keyword of one provider's own, such as an account or a project.
+
+    keyword: as the caller spells it; `{keyword}` in the row's `base_url` and `chat_path` stands for its value.
+    env: variables to read it from when the caller does not give it, first set one wins.
+    header: the request header that carries it, if one does.
+    default: its value when nobody gives one.
+    """
+
+    keyword: str
+    env: tuple[str, ...] = ()
+    header: str | None = None
+    default: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """One provider: where it is, how it is spoken to, and how it differs within its family.
+
+    slug, aliases: what stands before the slash in `model`.
+    models: how the bare names begin that mean this provider without a slash.
+    family: the wire family; `dialect` is how its streams differ within it, as the Decoder takes it.
+    base_url: up to the version, with `{setting}`s; None where the caller must give `api_base`; a function where it is
+        known only at the call.
+    base_env, key_env: variables for base URL and key, first set one wins.
+    key_required: whether a call without a key is refused before it is sent.
+    auth: the header for the key, and how the key stands in it.
+    headers: sent with every request.
+    stream_options: whether it accepts this parameter, so that it can be asked for the usage of a stream.
+    renames: parameters that it spells differently. `spellings`: values of parameters that it spells differently.
+    unsupported: parameters that its documentation leaves out.
+    elsewhere: how to speak to a server at another base URL that is called by this provider's name.
+    """
+
+    slug: str
+    aliases: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    family: str = "chat"
+    dialect: Mapping[str, str] = field(default_factory=dict)
+    base_url: str | Callable[[], str] | None = None
+    base_env: tuple[str, ...] = ()
+    chat_path: str = "/chat/completions"
+    key_env: tuple[str, ...] = ()
+    key_required: bool = True
+    auth: tuple[str, str] = ("authorization", "Bearer {key}")
+    settings: tuple[Setting, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    stream_options: bool = False
+    renames: Mapping[str, str] = field(default_factory=dict)
+    spellings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    unsupported: frozenset[str] = frozenset()
+    elsewhere: "Provider | None" = None
+
+
+def _replay() -> str:
+    """The base URL of the local replay server, which starts with the first call that needs it."""
+    from penstock import replay
+
+    base_url: str = replay.upstream().base_url
+    return base_url
+
+
+MAX_TOKENS: Mapping[str, str] = {"max_completion_tokens": "max_tokens"}
+"""`renames` of the many servers that know the older name only."""
+
+OPENAI_SETTINGS = (
+    Setting(keyword="organization", env=("OPENAI_ORG_ID", "OPENAI_ORGANIZATION"), header="openai-organization"),
+    Setting(keyword="project", env=("OPENAI_PROJECT_ID",), header="openai-project"),
+)
+
+ROWS: tuple[Provider, ...] = (
+    Provider(
+        slug="openai",
+        models=("gpt-", "o1", "o3", "o4", "chatgpt-", "ft:gpt-"),
+        base_url="https://api.openai.com/v1",
+        base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+        key_env=("OPENAI_API_KEY",),
+        settings=OPENAI_SETTINGS,
+        stream_options=True,
+        renames={"max_tokens": "max_completion_tokens"},
+        unsupported=frozenset({"top_k", "min_p", "repetition_penalty", "thinking"}),
+        # Any server that speaks chat completions: it gets what the caller wrote, and judges for itself.
+        elsewhere=Provider(
+            slug="openai",
+            key_env=("OPENAI_API_KEY",),
+            key_required=False,
+            settings=OPENAI_SETTINGS,
+            stream_options=True,
+        ),
+    ),
+    Provider(slug="replay", base_url=_replay, key_required=False, stream_options=True),
+    Provider(
+        slug="cerebras",
+        base_url="https://api.cerebras.ai/v1",
+        base_env=("CEREBRAS_API_BASE",),
+        key_env=("CEREBRAS_API_KEY",),
+        # As openai without stream_options: it reports the usage unasked, with the finish reason.
+    ),
+    Provider(
+        slug="deepseek",
+        models=("deepseek-",),
+        base_url="https://api.deepseek.com/v1",
+        base_env=("DEEPSEEK_API_BASE",),
+        key_env=("DEEPSEEK_API_KEY",),
+        stream_options=True,
+        renames=MAX_TOKENS,
+    ),
+    Provider(
+        slug="fireworks_ai",
+        base_url="https://api.fireworks.ai/inference/v1",
+        base_env=("FIREWORKS_API_BASE",),
+        key_env=("FIREWORKS_API_KEY", "FIREWORKS_AI_API_KEY", "FIREWORKSAI_API_KEY", "FIREWORKS_AI_TOKEN"),
+        stream_options=True,
+        renames=MAX_TOKENS,
+    ),
+    Provider(
+        slug="groq",
+        base_url="https://api.groq.com/openai/v1",
+        base_env=("GROQ_API_BASE",),
+        key_env=("GROQ_API_KEY",),
+        stream_options=True,
+    ),
+    Provider(
+        slug="mistral",
+        models=("mistral-", "magistral-", "codestral-"),
+        base_url="https://api.mistral.ai/v1",
+        base_env=("MISTRAL_API_BASE",),
+        key_env=("MISTRAL_API_KEY",),
+        # It reports the usage unasked and may refuse the parameter.
+        stream_options=False,
+        renames={**MAX_TOKENS, "seed": "random_seed"},
+        spellings={"tool_choice": {"required": "any"}},
+    ),
+    Provider(
+        slug="openrouter",
+        base_url="https://openrouter.ai/api/v1",
+        base_env=("OPENROUTER_API_BASE",),
+        key_env=("OPENROUTER_API_KEY", "OR_API_KEY"),
+        settings=(
+            Setting(keyword="site_url", env=("OR_SITE_URL",), header="http-referer"),
+            Setting(keyword="app_name", env=("OR_APP_NAME",), header="x-title"),
+        ),
+        stream_options=True,
+    ),
+    Provider(
+        slug="perplexity",
+        dialect={"end": "finish"},
+        base_url="https://api.perplexity.ai",
+        base_env=("PERPLEXITY_API_BASE",),
+        key_env=("PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY"),
+        renames=MAX_TOKENS,
+    ),
+    Provider(
+        slug="snowflake",
+        # Its streams of Claude models have no finish reason at all: [DONE] is their end.
+        dialect={"end": "done"},
+        base_url="https://{account_id}.snowflakecomputing.com/api/v2/cortex/v1",
+        key_env=("SNOWFLAKE_JWT",),
+        settings=(Setting(keyword="account_id", env=("SNOWFLAKE_ACCOUNT_ID",)),),
+        headers={"x-snowflake-authorization-token-type": "KEYPAIR_JWT"},
+    ),
+    Provider(
+        slug="together_ai",
+        aliases=("together",),
+        base_url="https://api.together.xyz/v1",
+        base_env=("TOGETHER_AI_API_BASE",),
+        key_env=("TOGETHER_API_KEY", "TOGETHER_AI_API_KEY", "TOGETHERAI_API_KEY", "TOGETHER_AI_TOKEN"),
+        stream_options=True,
+        renames=MAX_TOKENS,
+    ),
+    Provider(
+        slug="xai",
+        models=("grok-",),
+        dialect={"reasoning": "beside"},
+        base_url="https://api.x.ai/v1",
+        base_env=("XAI_API_BASE",),
+        key_env=("XAI_API_KEY",),
+        stream_options=True,
+        renames=MAX_TOKENS,
+    ),
+)
+
+PROVIDERS: Mapping[str, Provider] = {name: row for row in ROWS for name in (row.slug, *row.aliases)}
+"""The rows by slug and alias."""

@@ -1,0 +1,128 @@
+"""From the `model` a caller wrote to the provider's row, its base URL and its settings."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from string import Formatter
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..errors import BadRequestError
+from .registry import PROVIDERS, ROWS, Provider
+
+
+def resolve(model: str, custom_llm_provider: str | None = None) -> tuple[Provider, str]:
+    """The provider's row and the model id that it knows.
+
+    `provider/model` is split at the first slash; a bare name belongs to the provider whose names begin so. With
+    `custom_llm_provider` all of `model` is the model id, but for the provider's own name and slash before it.
+
+    Raises:
+        BadRequestError: no such provider; the message names the nearest ones.
+    """
+    if not (model and isinstance(model, str)):
+        raise BadRequestError(f"model must be a name such as 'openai/gpt-4o', not {model!r}", param="model")
+    named, slash, rest = model.partition("/")
+    if custom_llm_provider is not None:
+        row = PROVIDERS.get(custom_llm_provider)
+        if row is None:
+            raise _unknown(custom_llm_provider, "custom_llm_provider")
+        return row, rest if slash and PROVIDERS.get(named) is row else model
+    if slash and named in PROVIDERS:
+        if not rest:
+            raise BadRequestError(f"model {model!r} names a provider but no model", param="model", provider=named)
+        return PROVIDERS[named], rest
+    if not slash:
+        for row in ROWS:
+            if row.models and model.startswith(row.models):
+                return row, model
+    raise _unknown(model, "model")
+
+
+def _unknown(name: str, param: str) -> BadRequestError:
+    asked = name.partition("/")[0].lower()
+    nearest = get_close_matches(asked, PROVIDERS, n=3, cutoff=0.5)
+    if param == "model" and "/" not in name:
+        # A bare name that begins like a known one was probably misspelled there: gtp-4o, grook-4.
+        beginnings = {beginning.strip("-:"): row.slug for row in ROWS for beginning in row.models}
+        close = get_close_matches(asked.partition("-")[0], beginnings, n=2, cutoff=0.5)
+        nearest = list(dict.fromkeys([beginnings[beginning] for beginning in close] + nearest))
+    hint = f"nearest: {', '.join(nearest)}" if nearest else f"known: {', '.join(row.slug for row in ROWS)}"
+    return BadRequestError(
+        f"no provider for {param}={name!r} ({hint}). Write provider/model; "
+        "for any other OpenAI-compatible server openai/model with api_base",
+        param=param,
+    )
+
+
+def first_set(environ: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+    """The value of the first of these variables that is set and not empty."""
+    return next((value for name in names if (value := environ.get(name))), None)
+
+
+def settings(provider: Provider, given: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
+    """The provider's settings that have a value: given by keyword, by variable, or by default."""
+    values: dict[str, str] = {}
+    for setting in provider.settings:
+        value = given.get(setting.keyword) or first_set(environ, setting.env) or setting.default
+        if value is not None:
+            values[setting.keyword] = str(value)
+    return values
+
+
+def setting_headers(provider: Provider, values: Mapping[str, str]) -> dict[str, str]:
+    """The settings that travel as headers."""
+    return {
+        setting.header: values[setting.keyword]
+        for setting in provider.settings
+        if setting.header is not None and setting.keyword in values
+    }
+
+
+def base_of(
+    provider: Provider, api_base: str | None, values: Mapping[str, str], environ: Mapping[str, str]
+) -> tuple[Provider, str]:
+    """Where to call, without a final slash, and the row to speak by there: `elsewhere` if that is not its own host.
+
+    Raises:
+        BadRequestError: no base URL known, a setting that it needs is missing, or it is not an http(s) URL.
+    """
+    base = api_base or first_set(environ, provider.base_env)
+    if base is None:
+        if provider.base_url is None:
+            wanted = "api_base" + "".join(f" or {name}" for name in provider.base_env)
+            raise BadRequestError(
+                f"{provider.slug} has no base URL of its own: set {wanted}", param="api_base", provider=provider.slug
+            )
+        own = provider.base_url if isinstance(provider.base_url, str) else provider.base_url()
+        return provider, fill(provider, own, values)
+    base = base.rstrip("/")
+    parts = urlsplit(base)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise BadRequestError(
+            f"api_base must be an http(s) URL, not {base!r}", param="api_base", provider=provider.slug
+        )
+    if provider.elsewhere is not None and parts.hostname != own_host(provider):
+        provider = provider.elsewhere
+    return provider, base
+
+
+def fill(provider: Provider, template: str, values: Mapping[str, str]) -> str:
+    """The template with the settings in their places.
+
+    Raises:
+        BadRequestError: a setting without a value.
+    """
+    for _, name, _, _ in Formatter().parse(template):
+        if name and name not in values:
+            env = next((setting.env for setting in provider.settings if setting.keyword == name), ())
+            wanted = name + "".join(f" or {variable}" for variable in env)
+            raise BadRequestError(f"{provider.slug} needs {wanted}", param=name, provider=provider.slug)
+    return template.format_map(values)
+
+
+def own_host(provider: Provider) -> str | None:
+    """The host of the row's own base URL, if it is one fixed host."""
+    if not isinstance(provider.base_url, str):
+        return None
+    host = urlsplit(provider.base_url).hostname
+    return None if host is None or "{" in host else host

@@ -1,0 +1,495 @@
+"""Streams: what `completion(stream=True)` gives, and the exchange with the server behind it."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Self
+
+from ._native import ChatCompletion, ChatCompletionChunk, CompletionUsage, Decoder
+from .clocks import NEVER, Watch
+from .errors import APIConnectionError, APIError, APIResponseValidationError, Headers, Response
+from .parser import TURN, other_tasks
+from .transport import Answer, failure, media_type, request_id, run
+
+TAIL = 0.25
+"""Seconds for the end of the body after the stream has said that it is over: with it the connection can be used again,
+without it a slow server would hold up a caller who has everything."""
+
+TURN_SECONDS = 0.001
+
+QUOTED = 200
+"""Bytes of a body that is no answer at all which an error shows."""
+
+STREAMS = frozenset(
+    {
+        "text/event-stream",
+        "application/x-ndjson",
+        "application/vnd.amazon.eventstream",
+        "application/octet-stream",
+        "application/stream+json",
+        "",
+    }
+)
+"""Content types under which streams come. Others are believed only if the first bytes look like events."""
+
+SPOKEN = ("content", "reasoning_content", "tool_calls", "refusal", "function_call", "audio")
+"""The fields of a delta that hold tokens."""
+
+EVENTS = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request of a call.
+
+    seconds: from sending it to its error or, for the last one, to its first event. usage: what it had cost until it
+    failed, where the provider said so; it is in no other total.
+    """
+
+    provider: str
+    model: str
+    seconds: float
+    status_code: int | None = None
+    error: APIError | None = None
+    usage: CompletionUsage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds of the successful attempt; None where there is nothing to measure yet.
+
+    to_headers, to_first_token: since its request. between_tokens, tokens_per_second: from the first to the last bytes,
+    by the completion tokens that the provider reported.
+    """
+
+    to_headers: float
+    to_first_token: float | None
+    between_tokens: float | None
+    tokens_per_second: float | None
+
+
+class Exchange:
+    """One answered request: its body and its clocks."""
+
+    def __init__(self, answer: Answer, watch: Watch, *, stream: bool = False) -> None:
+        self.answer = answer
+        self.watch = watch
+        self.closed = False
+        self.to_headers = monotonic() - watch.began
+        watch.headers(answer.line, stream=stream)
+
+    def abandon(self) -> None:
+        """Aborts the request from a place that must not wait: where objects are dropped."""
+        if not self.closed:
+            self.closed = True
+            self.watch.shut()
+            self.watch.stop()
+            self.answer.abandon()
+
+    __del__ = abandon  # a stream that nobody looked at: one that was begun is ended by its generator
+
+    async def read(self) -> bytes | None:
+        """The next bytes of the body; None at its end."""
+        watch = self.watch
+        data = await self.answer.read()
+        if data is None:
+            self.over()
+        else:
+            watch.seen = monotonic()
+            watch.check()
+        return data
+
+    async def whole(self, limit: int | None = None) -> bytes:
+        """The whole body; with `limit` no more than the reads that bring so many bytes."""
+        parts, size = [], 0
+        while (data := await self.read()) is not None:
+            parts.append(data)
+            size += len(data)
+            if limit is not None and size >= limit:
+                break
+        return b"".join(parts)
+
+    def over(self) -> None:
+        """The body is at its end: by itself, or because the watchdog shut the connection down, which raises Timeout."""
+        fired = self.watch.fired
+        self.watch.stop()
+        if fired is not None:
+            raise self.watch.timeout(fired)
+
+    async def close(self) -> None:
+        """Gives the connection back, or aborts what is still coming. Never raises: there is nothing left to save."""
+        if not self.closed:
+            self.closed = True
+            self.watch.stop()
+            with suppress(Exception):
+                await self.answer.close()
+
+
+class Flow(Exchange):
+    """The body of a stream on its way through a decoder.
+
+    `complete` adds to an error what the call knows: provider, model.
+    """
+
+    def __init__(
+        self, answer: Answer, watch: Watch, decoder: Decoder, complete: Callable[[APIError], APIError]
+    ) -> None:
+        super().__init__(answer, watch, stream=True)
+        self.decoder = decoder
+        self.attempts: Sequence[Attempt] = ()
+        self.first: list[Any] = []
+        self.to_first_token: float | None = None
+        self.left = False
+        self._complete = complete
+
+    async def begin(self) -> None:
+        """Reads up to the first event, so that an error there can still be answered by another attempt.
+
+        Raises:
+            APIError: the first event is an error, or there is none.
+        """
+        data = await self.read()
+        kind = media_type(self.answer.headers)
+        if kind not in STREAMS and not (data or b"").lstrip().startswith(EVENTS):
+            shown = (data or b"")[:QUOTED].decode("utf-8", "replace")
+            raise APIResponseValidationError(f"the answer is no stream but {kind}, beginning {shown!r}", body=shown)
+        while data is not None:
+            self.first = self.decoder.feed(data)
+            if self.first or self.decoder.ended:
+                return
+            data = await self.read()
+        self.first = self.decoder.finish()
+
+    def attend(self, chunks: Sequence[Any]) -> bool:
+        """Looks after the clocks by hand, and tells whether that is needed any longer.
+
+        It is until the first token has come, and to the end where the watchdog cannot do it.
+        """
+        self.watch.check()
+        if self.to_first_token is None and any(map(speaks, chunks)):
+            self.to_first_token = self.watch.seen - self.watch.began
+            self.watch.first_due = NEVER
+        return self.to_first_token is None or not self.watch.armed
+
+    async def tail(self) -> None:
+        """Reads on to the end of the body for a moment, where the watchdog can end that moment."""
+        if self.watch.armed:
+            self.watch.shorten(TAIL, prompt=False)
+            with suppress(Exception):
+                while await self.answer.read() is not None:
+                    pass
+        await self.close()
+
+    def broken(self, error: Exception) -> "list[Any] | Exception":
+        """What a failed read means: the rest of the chunks if the completion was complete, else the error to raise."""
+        if self.left or self.closed:
+            return []  # by the caller, perhaps from another thread or task
+        known = failure(error, self.watch)
+        if type(known) is APIConnectionError and known is not error:
+            with suppress(APIError):
+                rest: list[Any] = self.decoder.finish()
+                return rest
+        return error if known is None else self.complete(known)
+
+    def complete(self, error: APIError) -> APIError:
+        """The error with all that is known about it here."""
+        error.fill(
+            partial=self.decoder.response(),
+            usage=self.decoder.usage,
+            headers=self.answer.headers,
+            response=Response(self.answer.status_code, self.answer.headers),
+            request_id=request_id(self.answer.headers),
+        )
+        return self._complete(error)
+
+    async def drain(self, max_seconds: float | None, max_tokens: int | None) -> CompletionUsage | None:
+        """Reads on, gives nothing out, and closes. The usage known at the end."""
+        decoder, due = self.decoder, NEVER
+        if not self.closed:
+            if max_seconds is not None:
+                due = monotonic() + max_seconds
+                self.watch.shorten(max_seconds)
+            # Whatever ends the reading, the usage known by then is what the caller wants.
+            with suppress(Exception):
+                while not decoder.ended:
+                    data = await self.read()
+                    chunks = decoder.finish() if data is None else decoder.feed(data)
+                    if max_tokens is not None:
+                        max_tokens -= sum(map(speaks, chunks))
+                        if max_tokens <= 0:
+                            break
+                    if self.watch.seen >= due:
+                        break
+            await (self.tail() if decoder.ended else self.close())
+        return decoder.usage
+
+
+def speaks(chunk: Any) -> bool:
+    """Whether a chunk brings content, reasoning or a piece of a tool call."""
+    return any(getattr(choice.delta, name) for choice in chunk.choices for name in SPOKEN)
+
+
+class _Handle:
+    """What both kinds of stream can say about themselves, at any time."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+
+    @property
+    def usage(self) -> CompletionUsage | None:
+        """The tokens, as far as the provider has reported them: `usage.complete` tells whether it will say more."""
+        return self._flow.decoder.usage
+
+    @property
+    def response_headers(self) -> Headers:
+        """The response headers, by names in any case."""
+        return self._flow.answer.headers
+
+    @property
+    def request_id(self) -> str | None:
+        """The provider's id of the request."""
+        return request_id(self._flow.answer.headers)
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status."""
+        return self._flow.answer.status_code
+
+    @property
+    def attempts(self) -> Sequence[Attempt]:
+        """The requests of this call, failed ones first; the last one is this stream."""
+        return self._flow.attempts
+
+    @property
+    def timings(self) -> Timings:
+        """How fast it went so far."""
+        flow, usage = self._flow, self._flow.decoder.usage
+        first, tokens = flow.to_first_token, usage.completion_tokens if usage is not None else None
+        between = None
+        if first is not None and tokens is not None and tokens > 1:
+            between = (flow.watch.seen - flow.watch.began - first) / (tokens - 1)
+        return Timings(flow.to_headers, first, between, 1 / between if between else None)
+
+    def _collected(self) -> ChatCompletion:
+        response = self._flow.decoder.response()
+        if response is None:
+            raise APIResponseValidationError("nothing was collected: the stream was empty, or keep_partial=False")
+        return response
+
+
+class Stream(_Handle):
+    """The chunks of a streamed completion, as an iterator and a context manager.
+
+    Leaving it before its end, by `close()`, by `with`, or by dropping it, aborts the request at once.
+
+    Raises, while iterating:
+        APIStatusError: the provider reported an error in the stream.
+        APIConnectionError: the stream was cut. `partial` and `usage` hold what had come.
+        Timeout: a clock ran out.
+        APIResponseValidationError: the bytes are not such a stream.
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__(flow)
+        self._chunks = _chunks(flow)
+
+    def __iter__(self) -> Iterator[ChatCompletionChunk]:
+        # The generator itself: a loop over it costs no call of ours per chunk. It does not know this object, so that
+        # a loop that is left lets go of both.
+        return self._chunks
+
+    def __next__(self) -> ChatCompletionChunk:
+        chunk: ChatCompletionChunk = next(self._chunks)
+        return chunk
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Aborts the request. Also from another thread, whose loop then ends."""
+        flow = self._flow
+        if flow.closed:
+            return
+        flow.left = True
+        flow.watch.shut()  # wakes a reader in another thread, which closing would not
+        run(flow.close())
+        with suppress(ValueError):  # another thread is inside; it finds the connection closed
+            self._chunks.close()
+
+    def text(self) -> Iterator[str]:
+        """The text of choice 0: a non-empty str per delta."""
+        for chunk in self._chunks:
+            for choice in chunk.choices:
+                if choice.index == 0 and (content := choice.delta.content):
+                    yield content
+
+    def collect(self) -> ChatCompletion:
+        """The complete response: what is left is read, what was read already is in it.
+
+        Raises:
+            APIResponseValidationError: nothing was kept (keep_partial=False).
+            (and what iterating raises)
+        """
+        for _ in self._chunks:
+            pass
+        return self._collected()
+
+    def drain(self, max_seconds: float | None = None, max_tokens: int | None = None) -> CompletionUsage | None:
+        """Reads on to the usage without giving chunks out, for at most so long or so many tokens, and closes.
+
+        Returns the usage known then; never raises.
+        """
+        return run(self._flow.drain(max_seconds, max_tokens))
+
+
+class AsyncStream(_Handle):
+    """The chunks of a streamed completion, as an asynchronous iterator and context manager.
+
+    As Stream, with `aclose()` for `close()`.
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__(flow)
+        self._chunks = _async_chunks(flow)
+
+    def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
+        return self._chunks
+
+    async def __anext__(self) -> ChatCompletionChunk:
+        return await anext(self._chunks)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Aborts the request. Also from another task, whose loop then ends."""
+        flow = self._flow
+        if flow.closed:
+            return
+        flow.left = True
+        flow.watch.shut()
+        await flow.close()
+        with suppress(RuntimeError):  # another task is inside; it finds the connection closed
+            await self._chunks.aclose()
+
+    async def text(self) -> AsyncIterator[str]:
+        """The text of choice 0: a non-empty str per delta."""
+        async for chunk in self._chunks:
+            for choice in chunk.choices:
+                if choice.index == 0 and (content := choice.delta.content):
+                    yield content
+
+    async def collect(self) -> ChatCompletion:
+        """The complete response: what is left is read, what was read already is in it.
+
+        Raises:
+            APIResponseValidationError: nothing was kept (keep_partial=False).
+            (and what iterating raises)
+        """
+        async for _ in self._chunks:
+            pass
+        return self._collected()
+
+    async def drain(self, max_seconds: float | None = None, max_tokens: int | None = None) -> CompletionUsage | None:
+        """Reads on to the usage without giving chunks out, for at most so long or so many tokens, and closes.
+
+        Returns the usage known then; never raises.
+        """
+        return await self._flow.drain(max_seconds, max_tokens)
+
+
+# The two hot loops: the same but for the awaiting. What happens once per stream is in Flow.
+
+
+def _chunks(flow: Flow) -> Generator[Any, None, None]:
+    decoder, watch, feed, pull = flow.decoder, flow.watch, flow.decoder.feed, flow.answer.source.__next__
+    try:
+        try:
+            chunks, attending = flow.first, True
+            while True:
+                if attending:
+                    attending = flow.attend(chunks)
+                yield from chunks
+                if decoder.ended:
+                    break
+                try:
+                    data = pull()
+                except StopIteration:
+                    flow.over()
+                    break
+                watch.seen = monotonic()
+                chunks = feed(data)
+            yield from decoder.finish()
+        except Exception as error:
+            rest = flow.broken(error)
+            if isinstance(rest, Exception):
+                if rest is error:
+                    raise
+                raise rest from error
+            yield from rest
+        run(flow.tail())
+    except GeneratorExit:
+        flow.abandon()
+        raise
+    finally:
+        run(flow.close())
+
+
+async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
+    decoder, watch, feed, pull = flow.decoder, flow.watch, flow.decoder.feed, flow.answer.source.__anext__
+    try:
+        try:
+            chunks, attending = flow.first, True
+            while True:
+                if attending:
+                    attending = flow.attend(chunks)
+                if len(chunks) == 1:
+                    yield chunks[0]  # the HTTP library gives the loop a turn with each read
+                else:
+                    turn = monotonic() + TURN_SECONDS
+                    for given, chunk in enumerate(chunks, 1):
+                        yield chunk
+                        if given % TURN == 0 or monotonic() > turn:
+                            await other_tasks()
+                            turn = monotonic() + TURN_SECONDS
+                if decoder.ended:
+                    break
+                try:
+                    data = await pull()
+                except StopAsyncIteration:
+                    flow.over()
+                    break
+                watch.seen = monotonic()
+                chunks = feed(data)
+            for chunk in decoder.finish():
+                yield chunk
+        except Exception as error:
+            rest = flow.broken(error)
+            if isinstance(rest, Exception):
+                if rest is error:
+                    raise
+                raise rest from error
+            for chunk in rest:
+                yield chunk
+        await flow.tail()
+    finally:
+        await flow.close()
+
+
+def as_events(completion: ChatCompletion) -> bytes:
+    """A complete response as the stream that it might have been, of one event: for servers that ignore `stream`."""
+    import orjson
+
+    fields = completion.model_dump()
+    for choice in fields["choices"]:
+        choice["delta"] = delta = choice.pop("message")
+        for index, call in enumerate(delta.get("tool_calls") or ()):
+            call.setdefault("index", index)
+    return b"data: " + orjson.dumps(fields) + b"\n\ndata: [DONE]\n\n"

@@ -1,0 +1,439 @@
+# ruff: noqa: D102  the methods of answers and ports are documented on Answer and Port
+"""The HTTP port: one request out, one answer in. Here over httpx and httpx2, blocking and asynchronous.
+
+Both worlds have the same methods, all of them coroutines; those of the blocking world never suspend, so `run` gets
+their result without an event loop. What is written on top of the port is written once.
+
+    port.send(request, limits) -> Answer       answer.read() -> bytes | None
+    port.sleep(seconds)                        answer.close(), answer.abandon()
+
+The loop over the bytes of a stream is the exception: it takes `answer.source`, an iterator or an asynchronous one.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Coroutine, Hashable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+from .clocks import Watch, later
+from .errors import APIConnectionError, APIError, APIResponseValidationError, BadRequestError, Headers
+
+T = TypeVar("T")
+
+KEEPALIVE = {"max_connections": None, "max_keepalive_connections": 100, "keepalive_expiry": 30.0}
+"""A stream holds its connection for as long as a model talks: a cap on connections would be a queue in disguise. Idle
+ones are dropped before the 60 s after which common load balancers drop them without a word."""
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never suspends."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    coroutine.close()
+    raise RuntimeError("a blocking call tried to wait for an event loop")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A POST. Its repr leaves the headers out: one of them is the key."""
+
+    url: str
+    headers: Mapping[str, str]
+    content: bytes
+
+    def __repr__(self) -> str:
+        return f"<Request {self.url.partition('?')[0]}>"
+
+
+class Answer(Protocol):
+    """A response whose body has not been read."""
+
+    status_code: int
+    headers: Headers
+    source: Any
+    """The iterator of the body: bytes as they come, with any content-encoding undone."""
+    line: Any
+    """The socket, if it carries this response alone: shutting it down ends this response and no other."""
+
+    async def read(self) -> bytes | None:
+        """The next bytes; None at the end."""
+
+    async def close(self) -> None:
+        """Gives the connection back if the body was read to its end, and aborts it if not."""
+
+    def abandon(self) -> None:
+        """The same from a place where nothing can be awaited, and without an error."""
+
+
+class Port(Protocol):
+    """Where requests go."""
+
+    async def send(self, request: Request, limits: dict[str, float | None]) -> Answer:
+        """The answer, once its headers are there. `limits` are httpx's: seconds to connect, read, write, and pool."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits."""
+
+
+class _Response:
+    """What both kinds of httpx answer have in common."""
+
+    def __init__(self, response: Any) -> None:
+        self.response = response
+        self.status_code: int = response.status_code
+        self.headers = Headers.of(response.headers.multi_items())
+        extensions = response.extensions
+        stream = extensions.get("network_stream")
+        # An HTTP/2 connection carries other responses too.
+        alone = stream is not None and extensions.get("http_version") != b"HTTP/2"
+        self.line = stream.get_extra_info("socket") if alone else None
+
+
+class BlockingAnswer(_Response):
+    """An answer of httpx.Client."""
+
+    def __init__(self, response: Any) -> None:
+        super().__init__(response)
+        # The stream itself is what iter_raw() reads, less three calls per read.
+        self.source: Iterator[bytes] = (
+            response.iter_bytes() if "content-encoding" in self.headers else iter(response.stream)
+        )
+
+    async def read(self) -> bytes | None:
+        return next(self.source, None)
+
+    async def close(self) -> None:
+        self.response.close()
+
+    def abandon(self) -> None:
+        # Not here: the garbage collector may have come while this thread holds the lock of the connection pool.
+        later(self.response.close)
+
+
+class AsyncAnswer(_Response):
+    """An answer of httpx.AsyncClient."""
+
+    def __init__(self, response: Any, world: "_World") -> None:
+        super().__init__(response)
+        self.world = world
+        encoded = "content-encoding" in self.headers
+        self.source: AsyncIterator[bytes] = response.aiter_bytes() if encoded else aiter(response.stream)
+
+    async def read(self) -> bytes | None:
+        return await anext(self.source, None)
+
+    async def close(self) -> None:
+        await self.response.aclose()
+        if self.line is not None:
+            # httpx reads through six asynchronous generators, one inside the other. Dropped half-way they would each
+            # be closed by a task of the event loop, and trio warns of it. A read that finds the connection closed
+            # ends them all, here and now.
+            with suppress(Exception):
+                async for _ in self.source:
+                    pass
+
+    def abandon(self) -> None:
+        with suppress(Exception):  # the loop may have ended meanwhile
+            self.world.later(self.close)
+
+
+class BlockingPort:
+    """Requests by an httpx.Client or httpx2.Client."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    async def send(self, request: Request, limits: dict[str, float | None]) -> BlockingAnswer:
+        built = _build(self.client, request, limits)
+        return BlockingAnswer(self.client.send(built, stream=True, follow_redirects=False))
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251  no event loop runs this
+
+
+class AsyncPort:
+    """Requests by an httpx.AsyncClient or httpx2.AsyncClient."""
+
+    def __init__(self, client: Any, world: "_World") -> None:
+        self.client = client
+        self.world = world
+
+    async def send(self, request: Request, limits: dict[str, float | None]) -> AsyncAnswer:
+        built = _build(self.client, request, limits)
+        return AsyncAnswer(await self.client.send(built, stream=True, follow_redirects=False), self.world)
+
+    async def sleep(self, seconds: float) -> None:
+        await self.world.sleep(seconds)
+
+
+def _build(client: Any, request: Request, limits: dict[str, float | None]) -> Any:
+    return client.build_request(
+        "POST", request.url, headers=request.headers, content=request.content, extensions={"timeout": limits}
+    )
+
+
+class Scripted:
+    """An answer that was there all the time: for `mock_response`, and for bodies that have to be read twice."""
+
+    line = None
+
+    def __init__(self, status_code: int, headers: Headers, body: bytes, *, blocking: bool) -> None:
+        self.status_code = status_code
+        self.headers = headers
+        self._parts = iter([body])
+        self.source: Any = self._parts if blocking else self._later()
+
+    async def _later(self) -> AsyncIterator[bytes]:
+        for part in self._parts:
+            yield part
+
+    async def read(self) -> bytes | None:
+        return next(self._parts, None)
+
+    async def close(self) -> None:
+        pass
+
+    def abandon(self) -> None:
+        pass
+
+
+# Which client
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How to reach a server: what tells one pool of connections from another. As httpx takes them."""
+
+    proxy: Hashable = None
+    verify: Any = True
+    cert: Any = None
+
+
+class _World:
+    """The event loop that runs this code: asyncio's or trio's."""
+
+    def __init__(self) -> None:
+        import asyncio
+
+        self.loop: Any
+        self.sleep: Any
+        try:
+            self.loop = asyncio.get_running_loop()
+        except RuntimeError:
+            import trio
+
+            self.loop = trio.lowlevel.current_trio_token()
+            self.sleep = trio.sleep
+        else:
+            self.sleep = asyncio.sleep
+
+    def later(self, close: Any) -> None:
+        """Has the loop close something, from any thread, and from where nothing can be awaited."""
+        if hasattr(self.loop, "create_task"):
+            if not self.loop.is_closed():
+                self.loop.call_soon_threadsafe(lambda: _closing(self.loop, close))
+        else:
+            trio = sys.modules["trio"]
+            self.loop.run_sync_soon(lambda: trio.lowlevel.spawn_system_task(_closed, close))
+
+
+_closings: set[Any] = set()
+"""Tasks that close something: the loop itself holds its tasks only weakly."""
+
+
+def _closing(loop: Any, close: Any) -> None:
+    task = loop.create_task(_closed(close))
+    _closings.add(task)
+    task.add_done_callback(_closings.discard)
+
+
+async def _closed(close: Any) -> None:
+    """Closes what nobody is left to hear an error about."""
+    with suppress(Exception):
+        await close()
+
+
+class _Pools:
+    """The clients of this process: one per route, and for asynchronous calls one per event loop and route."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[Any] = []
+        self.begin()
+
+    def begin(self) -> None:
+        self.lock = threading.Lock()
+        self.blocking: dict[Route, Any] = {}
+        self.looped: WeakKeyDictionary[Any, dict[Route, tuple[Any, AsyncIterator[None]]]] = WeakKeyDictionary()
+        self.trust: dict[tuple[Any, Any], Any] = {}
+
+    def forget(self) -> None:
+        """In a forked child: the connections are the parent's. They are set aside and never closed.
+
+        A TLS connection that is closed says goodbye to the server, in the middle of what the parent is reading.
+        """
+        self.forgotten.append((self.blocking, self.looped))
+        self.begin()
+
+    def client(self, route: Route) -> Any:
+        client = self.blocking.get(route)
+        if client is None:
+            with self.lock:
+                client = self.blocking.get(route)
+                if client is None:
+                    client = self.blocking[route] = _httpx().Client(**self.options(route))
+        return client
+
+    async def async_client(self, route: Route, world: _World) -> Any:
+        clients = self.looped.get(world.loop)
+        if clients is None:
+            with self.lock:
+                # Connections refer to their loop, so that no dead loop would leave a weak dictionary by itself.
+                for loop in [loop for loop in self.looped if getattr(loop, "is_closed", bool)()]:
+                    del self.looped[loop]
+                clients = self.looped.setdefault(world.loop, {})
+        if route not in clients:
+            with self.lock:
+                client = _httpx().AsyncClient(**self.options(route))
+            keeper = self.keep(world.loop, client)
+            clients[route] = client, keeper
+            await anext(keeper)
+        return clients[route][0]
+
+    async def keep(self, loop: Any, client: Any) -> AsyncIterator[None]:
+        """Closes a client when its event loop ends, while there is still a loop to do it in.
+
+        Loops close the asynchronous generators that are open then, and this is one of them.
+        """
+        try:
+            yield
+        finally:
+            self.looped.pop(loop, None)
+            await _closed(client.aclose)
+
+    def options(self, route: Route) -> dict[str, Any]:
+        """Arguments of a client. The trust store takes 20 ms to load, so clients of one trust share it."""
+        from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+        httpx = _httpx()
+        trusted = route.verify, route.cert
+        if trusted not in self.trust:
+            self.trust[trusted] = _trust(*trusted)
+        return {
+            "verify": self.trust[trusted],
+            "proxy": route.proxy,
+            "limits": httpx.Limits(**KEEPALIVE),
+            # Callers with different keys share this client: no cookie of one may travel with another's request.
+            "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        }
+
+
+def _trust(verify: Any, cert: Any) -> Any:
+    """The SSLContext for these arguments. Made here, for httpx takes paths only with a warning.
+
+    `verify` is an SSLContext, a bool, or the path of a bundle or a directory; `cert` a path, or certificate, key and
+    password.
+    """
+    import ssl
+
+    context = verify
+    if isinstance(verify, bool):
+        context = _httpx().create_ssl_context(verify=verify)
+    elif isinstance(verify, str | os.PathLike):
+        path = Path(verify)
+        context = ssl.create_default_context(capath=path) if path.is_dir() else ssl.create_default_context(cafile=path)
+    if cert is not None:
+        context.load_cert_chain(*((cert,) if isinstance(cert, str | os.PathLike) else cert))
+    return context
+
+
+_pools = _Pools()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pools.forget)
+
+
+def _httpx() -> ModuleType:
+    import httpx
+
+    return httpx
+
+
+def blocking_port(client: Any, route: Route) -> BlockingPort:
+    """A port for `completion`: the caller's own client, or the shared one.
+
+    Raises:
+        BadRequestError: the client is not a blocking one.
+    """
+    if client is not None:
+        _check(client, asynchronous=False)
+    return BlockingPort(client or _pools.client(route))
+
+
+async def async_port(client: Any, route: Route) -> AsyncPort:
+    """A port for `acompletion`: the caller's own client, or the one of this event loop.
+
+    Raises:
+        BadRequestError: the client is not an asynchronous one.
+    """
+    world = _World()
+    if client is not None:
+        _check(client, asynchronous=True)
+    return AsyncPort(client or await _pools.async_client(route, world), world)
+
+
+def _check(client: Any, *, asynchronous: bool) -> None:
+    wanted = "AsyncClient" if asynchronous else "Client"
+    if not (hasattr(client, "build_request") and hasattr(client, "send")) or hasattr(client, "aclose") != asynchronous:
+        raise BadRequestError(
+            f"client must be an httpx or httpx2 {wanted}, not {type(client).__name__}", param="client"
+        )
+
+
+# What comes back
+
+
+def failure(error: Exception, watch: Watch) -> APIError | None:
+    """The error of ours for an exception of the HTTP library; None for one that is not the network's fault.
+
+    By names, for httpx and httpx2 have the same ones and neither has to be imported for the other.
+    """
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if isinstance(error, APIError):
+        return error
+    if watch.fired is not None:
+        return watch.timeout()
+    if "TimeoutException" in names:
+        # The library keeps the time until the headers; later only where the watchdog cannot.
+        slow_connect = "ConnectTimeout" in names and watch.limits["connect"] == watch.timeouts.connect
+        return watch.timeout("connect" if slow_connect else None)
+    if names & {"InvalidURL", "UnsupportedProtocol"}:
+        return BadRequestError(f"{error} ({type(error).__name__})", param="api_base")
+    if "DecodingError" in names:
+        return APIResponseValidationError(f"the body cannot be decompressed: {error}")
+    if names & {"HTTPError", "StreamError"} or isinstance(error, OSError):
+        return APIConnectionError(f"{str(error) or 'the connection failed'} ({type(error).__name__})")
+    return None
+
+
+REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id", "x-generation-id")
+
+
+def request_id(headers: Headers) -> str | None:
+    """The provider's id of the request."""
+    return next((headers[name] for name in REQUEST_IDS if name in headers), None)
+
+
+def media_type(headers: Headers) -> str:
+    """The content-type without its parameters, in lower case; "" if there is none."""
+    kind: str = headers.get("content-type", "")
+    return kind.partition(";")[0].strip().lower()

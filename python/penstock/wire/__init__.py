@@ -1,0 +1,159 @@
+"""Requests: one module per wire family, each with the same `build`. Here is what they share.
+
+    build(provider, model, messages, parameters, *, stream) -> dict
+
+`parameters` are the caller's, already judged by `select`; the result is the request body as plain data.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, Literal, TypedDict
+
+from ..errors import BadRequestError, UnsupportedParamsError
+from ..providers.registry import Provider
+
+type_of = type
+
+
+class Parameters(TypedDict, total=False):
+    """What goes to the model: OpenAI's parameters, and samplers that several families share. None means not given."""
+
+    temperature: float | None
+    top_p: float | None
+    n: int | None
+    stream_options: Mapping[str, Any] | None
+    stop: str | Sequence[str] | None
+    max_tokens: int | None
+    max_completion_tokens: int | None
+    modalities: Sequence[str] | None
+    prediction: Mapping[str, Any] | None
+    audio: Mapping[str, Any] | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    logit_bias: Mapping[str, float] | Mapping[int, float] | None
+    user: str | None
+    reasoning_effort: str | None
+    verbosity: Literal["low", "medium", "high"] | None
+    response_format: Mapping[str, Any] | type | None
+    seed: int | None
+    tools: Sequence[Any] | None
+    tool_choice: str | Mapping[str, Any] | None
+    parallel_tool_calls: bool | None
+    logprobs: bool | None
+    top_logprobs: int | None
+    functions: Sequence[Mapping[str, Any]] | None
+    function_call: str | Mapping[str, Any] | None
+    web_search_options: Mapping[str, Any] | None
+    service_tier: str | None
+    store: bool | None
+    metadata: Mapping[str, str] | None
+    safety_identifier: str | None
+    prompt_cache_key: str | None
+    thinking: Mapping[str, Any] | None
+    top_k: int | None
+    min_p: float | None
+    repetition_penalty: float | None
+
+
+Build = Callable[..., dict[str, Any]]
+
+
+def builder(family: str) -> Build:
+    """The `build` of a wire family.
+
+    Raises:
+        BadRequestError: no request can be built for this family.
+    """
+    try:
+        module = import_module(f"{__name__}.{family}")
+    except ModuleNotFoundError:
+        raise BadRequestError(f"no requests of the family {family!r}") from None
+    build: Build = module.build
+    return build
+
+
+def select(
+    provider: Provider,
+    given: Mapping[str, Any],
+    *,
+    drop_params: bool = False,
+    additional_drop_params: Iterable[str] = (),
+    allowed_openai_params: Iterable[str] = (),
+) -> dict[str, Any]:
+    """The parameters to send, under the provider's names and with its spellings.
+
+    Raises:
+        UnsupportedParamsError: the provider lacks one of them, and neither drop_params nor allowed_openai_params says
+            what to do about it.
+        BadRequestError: two of them are the same parameter to this provider, and differ.
+    """
+    dropped, allowed = frozenset(additional_drop_params), frozenset(allowed_openai_params)
+    chosen: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None or name in dropped:
+            continue
+        if name in provider.unsupported and name not in allowed:
+            if drop_params:
+                continue
+            raise UnsupportedParamsError(
+                f"{provider.slug} has no parameter {name}. drop_params=True leaves it out, "
+                f"allowed_openai_params=[{name!r}] sends it all the same",
+                param=name,
+                provider=provider.slug,
+            )
+        named = provider.renames.get(name, name)
+        spelled = provider.spellings.get(name, {}).get(value, value) if isinstance(value, str) else value
+        if chosen.setdefault(named, spelled) != spelled:
+            raise BadRequestError(f"{name} and {named} differ, but are one to {provider.slug}", param=name)
+    return chosen
+
+
+def plain(value: Any) -> Any:
+    """What orjson does not know as plain data: pydantic models, this package's own objects, other mappings.
+
+    Raises:
+        TypeError: something that has no JSON form.
+    """
+    dump = getattr(value, "model_dump", None)
+    if dump is not None:
+        # Pydantic's own default writes every unset field as null, which several servers refuse in messages.
+        return dump(exclude_none=True) if hasattr(type_of(value), "model_fields") else dump()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray | memoryview):
+        return list(value)
+    if hasattr(type_of(value), "__struct_fields__"):
+        return {name: getattr(value, name) for name in type_of(value).__struct_fields__}
+    raise TypeError(f"{type_of(value).__name__} has no JSON form")
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """The request body as JSON.
+
+    Raises:
+        BadRequestError: something in it has no JSON form.
+    """
+    import orjson
+
+    try:
+        return orjson.dumps(body, default=plain, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError as error:
+        raise BadRequestError(f"the request cannot be written as JSON: {error.__cause__ or error}") from None
+
+
+def response_format(value: Any) -> Any:
+    """A `response_format` as the API takes it: a type becomes its strict JSON schema, anything else stays.
+
+    Pydantic models, msgspec structs and dataclasses are understood.
+
+    Raises:
+        BadRequestError: a type whose JSON schema nobody here knows.
+    """
+    if not isinstance(value, type):
+        return value
+    from .schema import strict_schema
+
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": value.__name__, "strict": True, "schema": strict_schema(value)},
+    }
