@@ -11,10 +11,8 @@ TEST_PY := $(TEST_VENV)/bin/python
 BENCH_PY := $(BENCH_VENV)/bin/python
 LOCKED := $(if $(wildcard Cargo.lock),--locked)
 PIP := -m pip --disable-pip-version-check
-SOURCES := Cargo.toml pyproject.toml README.md $(wildcard Cargo.lock LICENSE-*) \
-  $(shell find rust python -type f \( -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name 'py.typed' \
-    -o -name '*.toml' -o -name '*.json' -o -name '*.jsonl' -o -name '*.sse' -o -name '*.html' \) \
-    -not -path '*/target/*' 2>/dev/null)
+SOURCES := Cargo.toml pyproject.toml README.md $(wildcard Cargo.lock LICENSE-* rust/*/Cargo.toml rust/*/build.rs) \
+  $(shell find rust/*/src python -type f -not -name '*.so' -not -name '*.pyd' -not -name '*.pyc')
 
 # The interpreter that cargo's own builds (clippy, tests) link against: the one the wheel is built for.
 export PYO3_PYTHON := $(abspath $(PY))
@@ -81,7 +79,7 @@ lint: $(VENV)/.dev | check-cargo ## ruff, rustfmt, clippy
 
 types: $(VENV)/.dev $(TEST_VENV)/.ready ## mypy --strict, and the stub against the built module
 	$(PY) -m mypy --strict
-	cd target && test-venv/bin/python -m mypy.stubtest penstock._native --mypy-config-file=../pyproject.toml \
+	cd target && test-venv/bin/python -m mypy.stubtest penstock._native \
 	  --allowlist ../tests/stubtest.allowlist
 
 rust-test: $(VENV)/.dev | check-cargo ## cargo test

@@ -65,7 +65,7 @@ def test_block_runs(block: Block, upstream: Upstream, tmp_path: Path) -> None:
     upstream.recorded.update({name: case for name, case in cases.items() if case and "?" not in name})  # type: ignore[misc]
     script = tmp_path / "block.py"
     script.write_text(block.code, encoding="utf-8")
-    command = [sys.executable, "-X", "dev", "-W", "error", "-I", str(script)]
+    command = [sys.executable, "-W", "error", "-I", str(script)]
     ran = subprocess.run(
         command,
         check=False,

@@ -205,14 +205,14 @@ fn build_delta(py: Python<'_>, delta: &Delta<'_>) -> PyResult<(Py<Record>, Optio
     };
     let (mut tool_calls, mut last) = (None, None);
     if !delta.tool_calls.is_empty() {
-        let list = PyList::empty(py);
+        let calls = PyList::empty(py);
         for call in &delta.tool_calls {
             let function = build_function(py, &call.function)?;
             let call = build_call(py, call, function.clone_ref(py))?;
-            list.append(&call)?;
+            calls.append(&call)?;
             last = Some(Call { call, function });
         }
-        tool_calls = Some(list.into_any().unbind());
+        tool_calls = Some(calls.into_any().unbind());
     }
     let role = delta.role.map(|role| match role.raw() {
         b"assistant" => intern!(py, "assistant").clone().into_any().unbind(),

@@ -43,13 +43,11 @@ impl<'py> FromPyObject<'_, 'py> for Input<'py> {
         if let Ok(bytes) = object.cast::<PyBytes>() {
             return Ok(Self::Bytes(bytes.to_owned()));
         }
-        match PyBuffer::<u8>::get(&object) {
-            Ok(buffer) => Ok(Self::Copy(buffer.to_vec(object.py())?)),
-            Err(_) => {
-                let given = object.get_type().name()?;
-                Err(PyTypeError::new_err(format!("expected bytes (or bytearray, memoryview), got {given}")))
-            }
-        }
+        let Ok(buffer) = PyBuffer::<u8>::get(&object) else {
+            let given = object.get_type().name()?;
+            return Err(PyTypeError::new_err(format!("expected bytes (or bytearray, memoryview), got {given}")));
+        };
+        Ok(Self::Copy(buffer.to_vec(object.py())?))
     }
 }
 
@@ -302,12 +300,13 @@ impl ChunkIterator {
                 return Ok(None);
             }
             let next = if decoder.ended()? { None } else { self.source.bind(py).clone().next() };
-            let items = match next {
-                Some(data) => decoder.feed(py, data?.extract()?)?,
-                None => {
-                    ready.over = true;
-                    decoder.finish(py)?
-                }
+            let items = if let Some(data) = next {
+                decoder.feed(py, data?.extract()?)?
+            } else {
+                // An error that waits behind the last items is raised by the next call.
+                let last = decoder.finish(py)?;
+                ready.over = last.as_ref().is_none_or(PyListMethods::is_empty);
+                last
             };
             ready.items.extend(items.into_iter().flatten().map(Bound::unbind));
         }

@@ -1,4 +1,5 @@
 //! `penstock._native`: penstock-core for Python. The contract is `python/penstock/_native.pyi`.
+#![expect(clippy::needless_pass_by_value, reason = "pyo3 hands arguments over by value")]
 
 mod chunks;
 mod classes;

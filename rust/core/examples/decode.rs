@@ -16,7 +16,7 @@ struct Length(usize);
 
 impl Sink for Length {
     fn chunk(&mut self, chunk: &Chunk<'_>) {
-        for choice in chunk.choices.iter() {
+        for choice in &chunk.choices {
             if let Field::Value(text) = &choice.delta.content {
                 self.again(Part::Content, text);
             }

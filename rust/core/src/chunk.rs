@@ -47,7 +47,7 @@ pub enum Text<'a> {
     Owned(String),
 }
 
-impl<'a> Text<'a> {
+impl Text<'_> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         match self {

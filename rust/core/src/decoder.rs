@@ -237,9 +237,10 @@ impl Decoder {
             self.stream.end(sink);
             return Ok(());
         }
-        let mut message = match self.stream.begun() {
-            true => "the stream ended before the completion did: no finish reason, no terminal event".to_owned(),
-            false => "the stream ended before the first event".to_owned(),
+        let mut message = if self.stream.begun() {
+            "the stream ended before the completion did: no finish reason, no terminal event".to_owned()
+        } else {
+            "the stream ended before the first event".to_owned()
         };
         let stray = self.framing.stray();
         if !stray.is_empty() {

@@ -38,6 +38,9 @@ pub struct Incoming<'a> {
     pub extra: Extras<'a>,
 }
 
+/// Extra fields that say how the provider's values differ from those of the first event.
+const OURS: [&[u8]; 2] = [b"provider_id", b"provider_model"];
+
 #[derive(Debug)]
 pub struct Stream {
     /// The first event's identity, for all chunks; until then what stands in for values that the event lacks.
@@ -270,7 +273,7 @@ impl Stream {
 
     /// Whether this value of an extra field differs from the last one seen in its place.
     fn is_news(&mut self, place: u32, key: Str<'_>, json: &[u8]) -> bool {
-        if matches!(json, b"null" | b"{}" | b"[]" | b"\"\"") || key.raw().starts_with(b"provider_") {
+        if matches!(json, b"null" | b"{}" | b"[]" | b"\"\"") || OURS.contains(&key.raw()) {
             return false;
         }
         let mut hasher = DefaultHasher::new();
@@ -278,13 +281,11 @@ impl Stream {
         let name = hasher.finish();
         json.hash(&mut hasher);
         let value = hasher.finish();
-        match self.known.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, known)) => std::mem::replace(known, value) != value,
-            None => {
-                self.known.push((name, value));
-                true
-            }
+        if let Some((_, known)) = self.known.iter_mut().find(|(known, _)| *known == name) {
+            return std::mem::replace(known, value) != value;
         }
+        self.known.push((name, value));
+        true
     }
 
     /// Applies the rules to one choice; false if it says nothing new.

@@ -12,6 +12,7 @@ struct Item {
     rest: String,
     content: Vec<String>,
     reasoning: Vec<String>,
+    arguments: Vec<String>,
 }
 
 #[derive(Default)]
@@ -35,6 +36,9 @@ impl Sink for Seen {
         for choice in chunk.choices.iter_mut() {
             item.content.extend(take(&mut choice.delta.content));
             item.reasoning.extend(take(&mut choice.delta.reasoning_content));
+            for call in choice.delta.tool_calls.iter_mut() {
+                item.arguments.extend(call.function.arguments.take().map(|text| text.decode().into_owned()));
+            }
         }
         item.rest = format!("{chunk:?}");
         self.0.push(item);
@@ -45,6 +49,7 @@ impl Sink for Seen {
         let texts = match part {
             Part::Content => &mut item.content,
             Part::Reasoning => &mut item.reasoning,
+            Part::Arguments => &mut item.arguments,
         };
         *texts = vec![text.decode().into_owned()];
         self.0.push(item);

@@ -88,10 +88,9 @@ impl EventStream {
 
     /// The length of the message that begins so. Its checksum is looked at first: no other byte can be trusted before.
     fn length(&self, prelude: &[u8; PRELUDE]) -> Result<usize, Broken> {
-        let [a, b, c, d, e, f, g, h, crc @ ..] = *prelude;
-        check("prelude", &[a, b, c, d, e, f, g, h], crc, self.at)?;
-        let total = u32::from_be_bytes([a, b, c, d]) as usize;
-        let headers = u32::from_be_bytes([e, f, g, h]) as usize;
+        let (lengths, crc) = prelude.split_last_chunk().unwrap_or((&[], &[0; CRC]));
+        check("prelude", lengths, *crc, self.at)?;
+        let [total, headers] = [0, 4].map(|at| number(prelude, at));
         if total > self.max_event_size {
             return Err(Broken::TooLarge { limit: self.max_event_size });
         }
@@ -108,16 +107,14 @@ fn check(part: &'static str, bytes: &[u8], stated: [u8; CRC], at: u64) -> Result
     if stated == found { Ok(()) } else { Err(Broken::Checksum { at, part, stated, found }) }
 }
 
-fn headers_length(message: &[u8]) -> usize {
-    match message {
-        [_, _, _, _, a, b, c, d, ..] => u32::from_be_bytes([*a, *b, *c, *d]) as usize,
-        _ => 0,
-    }
+/// The 32-bit number at this place of a message.
+fn number(message: &[u8], at: usize) -> usize {
+    message.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_be_bytes(*bytes) as usize)
 }
 
 /// Of a message whose lengths have been checked.
 fn payload(message: &[u8]) -> &[u8] {
-    message.get(PRELUDE + headers_length(message)..message.len().saturating_sub(CRC)).unwrap_or_default()
+    message.get(PRELUDE + number(message, 4)..message.len().saturating_sub(CRC)).unwrap_or_default()
 }
 
 impl Headers {
@@ -126,7 +123,7 @@ impl Headers {
         if let Some((checked, crc)) = message.split_last_chunk() {
             check("message", checked, *crc, at)?;
         }
-        let block = message.get(PRELUDE..PRELUDE + headers_length(message)).unwrap_or_default();
+        let block = message.get(PRELUDE..PRELUDE + number(message, 4)).unwrap_or_default();
         if self.block == block {
             return Ok(());
         }

@@ -217,7 +217,6 @@ impl Sse {
         let value = value.strip_prefix(b":").unwrap_or(value);
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match name {
-            b"" => {}
             // With a colon it was seen above: this one has no value.
             b"data" => return Line::Data(line.len()),
             b"event" => {
@@ -229,10 +228,12 @@ impl Sse {
                 self.next_id.extend_from_slice(value);
             }
             b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
-                self.retry = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
+                // Digits that no number holds: as long as can be.
+                self.retry =
+                    Some(std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX));
                 self.retry_is_new = true;
             }
-            b"id" | b"retry" => {}
+            b"" | b"id" | b"retry" => {}
             _ => {
                 self.stray.clear();
                 self.stray.extend_from_slice(line.get(..line.len().min(500)).unwrap_or_default());

@@ -81,8 +81,8 @@ const HIGHS: u64 = 0x8080_8080_8080_8080;
 /// Marks (with its high bit) each byte of the word that ends a plain run inside a string: a quote, a backslash or a
 /// control character. Only the lowest mark is exact: a borrow may put false ones above it.
 fn string_stops(word: u64) -> u64 {
-    let quote = word ^ (ONES * b'"' as u64);
-    let backslash = word ^ (ONES * b'\\' as u64);
+    let quote = word ^ (ONES * u64::from(b'"'));
+    let backslash = word ^ (ONES * u64::from(b'\\'));
     ((quote.wrapping_sub(ONES) & !quote)
         | (backslash.wrapping_sub(ONES) & !backslash)
         | (word.wrapping_sub(ONES * 0x20) & !word))

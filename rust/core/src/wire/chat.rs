@@ -9,7 +9,7 @@ use super::error_body;
 use crate::chunk::{Choice, Delta, Extra, Extras, Field, FinishReason, Function, Text, ToolCall};
 use crate::error::{Class, Error};
 use crate::framing::Frame;
-use crate::json::{Cursor, JsonError, Kind, Str, Value, write_str};
+use crate::json::{Cursor, JsonError, Kind, Number, Str, Value, write_str};
 use crate::stream::{Incoming, Part, Sink, Stream};
 use crate::usage::{self, Counts};
 
@@ -111,7 +111,7 @@ impl Template {
 
     /// The text of an event that is otherwise the same as the last.
     fn text<'a>(&self, frame: Frame<'a>) -> Option<Str<'a>> {
-        if self.before.is_empty() || !frame.name.is_empty() {
+        if self.before.is_empty() || frame.name == b"error" {
             return None;
         }
         let mut cursor = Cursor::new(frame.data.strip_prefix(self.before.as_slice())?);
@@ -245,7 +245,7 @@ fn read(data: &[u8]) -> Result<Document<'_>> {
                     plain_error = Some(data);
                 }
             }
-            b"created" => event.created = cursor.number_or_skip()?.map(|number| number.as_i64()),
+            b"created" => event.created = cursor.number_or_skip()?.map(Number::as_i64),
             b"model" => event.model = cursor.string_or_skip()?,
             b"service_tier" => event.service_tier = string_field(cursor)?,
             b"system_fingerprint" => event.system_fingerprint = string_field(cursor)?,
@@ -258,6 +258,7 @@ fn read(data: &[u8]) -> Result<Document<'_>> {
                     Ok(())
                 })?;
             }
+            b"choices" => _ = cursor.skip()?,
             b"usage" => document.usage = object_or_skip(cursor)?,
             b"error" => {
                 let raw = cursor.skip()?;
@@ -317,6 +318,7 @@ fn read_choice<'a>(
         match &*key.bytes() {
             b"index" => choice.index = cursor.number_or_skip()?.map_or(0, |n| u32::try_from(n.as_i64()).unwrap_or(0)),
             b"delta" if cursor.kind()? == Kind::Object => delta = Some(read_delta(cursor, false)?),
+            b"delta" => _ = cursor.skip()?,
             // A whole message: of a single response, or repeated beside the deltas.
             b"message" if cursor.kind()? == Kind::Object => message = Some(cursor.skip()?),
             // Legacy completions; also a copy of the delta's content.
@@ -487,6 +489,7 @@ fn read_call<'a>(cursor: &mut Cursor<'a>) -> Result<ToolCall<'a>> {
             b"id" => call.id = cursor.string_or_skip()?.map(Text::Json),
             b"type" => call.kind = cursor.string_or_skip()?,
             b"function" if cursor.kind()? == Kind::Object => call.function = read_function(cursor)?,
+            b"function" => _ = cursor.skip()?,
             _ => keep(cursor, key, &mut call.extra)?,
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Converse: the events of ConverseStream, and Converse's bodies.
+//! Converse: its events, and its bodies.
 //!
 //! What chat completions have no place for is kept in three extra fields of the message, in forms that a request can
 //! send back: `thinking_blocks` (reasoning with its signature, or redacted), `citations` (as they came), and
@@ -339,8 +339,11 @@ fn read_role(data: &[u8]) -> Result<Option<Str<'_>>> {
     Ok(role)
 }
 
+/// A field's name and its value.
+type Named<'a> = (&'a [u8], &'a [u8]);
+
 /// The index of the block, and the one field of its `start`.
-fn read_start(data: &[u8]) -> Result<(u32, Option<(&[u8], &[u8])>)> {
+fn read_start(data: &[u8]) -> Result<(u32, Option<Named<'_>>)> {
     let mut index = 0;
     let mut start = None;
     let mut cursor = Cursor::new(data);
@@ -546,7 +549,7 @@ impl<'a> Message<'a> {
                         write_annotation(raw, &mut self.annotations)
                     }),
                     _ => cursor.skip().map(drop),
-                })?
+                })?;
             }
             _ => {
                 let out = self.others.item();
@@ -587,7 +590,7 @@ impl<'a> Message<'a> {
                         match &*key.bytes() {
                             b"text" => text = cursor.string_or_skip()?,
                             b"signature" => {
-                                signature = cursor.string_or_skip()?.filter(|signature| !signature.is_empty())
+                                signature = cursor.string_or_skip()?.filter(|signature| !signature.is_empty());
                             }
                             _ => _ = cursor.skip()?,
                         }

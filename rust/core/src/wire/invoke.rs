@@ -190,8 +190,11 @@ fn read_bytes(data: &[u8]) -> Result<Option<Str<'_>>> {
     Ok(bytes)
 }
 
-/// An event with its name outside, as Converse has it, and what stands beside it.
-fn read_event(data: &[u8]) -> Result<(Option<(Str<'_>, &[u8])>, Beside<'_>)> {
+/// An event's name and its payload.
+type Event<'a> = (Str<'a>, &'a [u8]);
+
+/// An event that has its name before it, and what stands beside it.
+fn read_event(data: &[u8]) -> Result<(Option<Event<'_>>, Beside<'_>)> {
     let mut event = None;
     let mut beside = Beside::default();
     let mut cursor = Cursor::new(data);

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use penstock_core::chunk::{Choice, Chunk, Extras, Field, Head, Text};
+use penstock_core::chunk::{Choice, Chunk, Extras, Field, FinishReason, Head, Text};
 use penstock_core::decoder::{self, Decoder, Dialect, Family, Options};
 use penstock_core::error::Error;
 use penstock_core::stream::{Part, Sink};
@@ -142,7 +142,7 @@ fn choice(choice: &Choice<'_>) -> Value {
     let mut item = Map::new();
     item.insert("index".into(), choice.index.into());
     item.insert("delta".into(), delta.into());
-    item.insert("finish_reason".into(), choice.finish_reason.map(|reason| reason.as_str()).into());
+    item.insert("finish_reason".into(), choice.finish_reason.map(FinishReason::as_str).into());
     extras(&choice.extra, &mut item);
     item.into()
 }
@@ -250,7 +250,7 @@ pub fn decode_body(family: Family, body: &[u8]) -> Result<(Value, Option<Usage>)
 }
 
 pub fn sha256(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(text.as_bytes()).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// The lines of the recorded corpus's index that are of this family, with their bodies.
