@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from random import random
 from time import monotonic, time
 from typing import Any, Literal, Unpack, overload
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from . import retry, transport
 from ._native import ChatCompletion, Decoder, __version__, decode_error, decode_response
@@ -29,6 +29,7 @@ from .errors import (
 from .providers.auth import key_header, key_of
 from .providers.registry import ROWS, Provider
 from .providers.resolve import base_of, fill, resolve, setting_headers, settings
+from .providers.sign import Sign, signer
 from .stream import AsyncStream, Attempt, Exchange, Flow, Stream, as_events
 from .transport import Answer, Port, Request, Route, Scripted, failure, media_type, request_id, run
 from .wire import Parameters, builder, encode, plain, select
@@ -182,6 +183,7 @@ class Call:
     headers: dict[str, str] = field(repr=False)
     body: dict[str, Any] = field(repr=False)
     key: str | None = field(repr=False)
+    sign: Sign | None = field(repr=False)
     client: Any = field(repr=False)
     mock: Any = field(repr=False)
 
@@ -189,7 +191,9 @@ class Call:
         """The request for one attempt."""
         if self.base_url in _without_stream_options:
             self.body.pop("stream_options", None)
-        return Request(self.url, self.headers, encode(self.body))
+        content = encode(self.body)
+        signature = self.sign(self.url, self.headers, content) if self.sign else {}
+        return Request(self.url, {**self.headers, **signature}, content)
 
     def decoder(self) -> Decoder:
         """A decoder for one attempt."""
@@ -257,13 +261,16 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
     for name in ("api_version", "organization"):
         if options.get(name) is not None and name not in values and not drop_params:
             raise UnsupportedParamsError(f"{provider.slug} has no {name}", param=name, provider=provider.slug)
-    url = base_url + fill(provider, provider.chat_path, {**values, "model": model})
+    path = provider.stream_path if stream and provider.stream_path else provider.chat_path
+    url = base_url + fill(provider, path, {**values, "model": quote(model, safe=provider.path_safe)})
     if options.get("extra_query"):
         url += ("&" if "?" in url else "?") + urlencode(options["extra_query"], doseq=True)
 
-    key = None
+    key, sign = None, None
     if options.get("mock_response") is None:
         key = key_of(provider, options.get("api_key"), base_url, os.environ)
+        if key is None and provider.signed_as is not None:
+            sign = signer(provider, values)
     headers = {
         "accept": "text/event-stream" if stream else "application/json",
         "content-type": "application/json",
@@ -308,6 +315,7 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
         headers=headers,
         body=body,
         key=key,
+        sign=sign,
         client=options.get("client"),
         mock=options.get("mock_response"),
     )
