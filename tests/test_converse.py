@@ -12,9 +12,12 @@ import httpx
 import pytest
 
 from penstock import (
+    APIConnectionError,
+    APIError,
     APIResponseValidationError,
     AuthenticationError,
     BadRequestError,
+    InternalServerError,
     RateLimitError,
     UnsupportedParamsError,
     completion,
@@ -22,6 +25,8 @@ from penstock import (
 from penstock.parser import Decoder
 from penstock.providers import sign
 from penstock.providers.registry import PROVIDERS
+from penstock.replay import Upstream
+from penstock.replay.cases import FAMILIES
 from penstock.wire import select
 from penstock.wire.converse import build
 
@@ -463,6 +468,52 @@ def test_an_http_error_goes_by_its_header(client: httpx.Client) -> None:
     with pytest.raises(RateLimitError, match="Too many requests") as caught:
         completion("bedrock/throttled", HELLO, client=client, api_key="k", aws_region_name="r", max_retries=0)  # type: ignore[call-overload]
     assert caught.value.request_id == "r"
+
+
+# Replay ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as upstream:
+        yield upstream
+
+
+def replayed(upstream: Upstream, model: str, **options: Any) -> Any:
+    base = upstream.base_url.removesuffix("/v1")
+    options = {"api_key": "k", "api_base": base, "max_retries": 0, **options}
+    return completion(f"bedrock/{model}", HELLO, **options)
+
+
+@pytest.mark.parametrize("name", FAMILIES["converse"].cases)
+def test_a_stream_collects_to_what_a_single_body_says(upstream: Upstream, name: str) -> None:
+    streamed = replayed(upstream, f"converse/{name}?chunk=1", stream=True).collect().model_dump()
+    single = replayed(upstream, f"converse/{name}").model_dump()
+    # Latency is not worth a chunk of its own.
+    for answer in (streamed, single):
+        for own in ("id", "created", "model", "metrics"):
+            answer.pop(own, None)
+    assert streamed == single
+    assert single["usage"]["total_tokens"] > 0
+
+
+def test_the_conversation_goes_on_with_what_was_collected(upstream: Upstream) -> None:
+    said = replayed(upstream, "converse/reasoning", stream=True).collect().choices[0].message
+    assert turns(*HELLO, said)[1]["content"] == FAMILIES["converse"].cases["reasoning"].content  # type: ignore[attr-defined]
+
+
+def test_failures_of_the_stream(upstream: Upstream) -> None:
+    def failing(script: str) -> type[BaseException]:
+        with pytest.raises(APIError) as caught:
+            replayed(upstream, f"converse/hello?{script}", stream=True).collect()
+        return caught.type
+
+    assert failing("status=429") is RateLimitError
+    assert failing("error=5") is InternalServerError
+    assert failing("malformed=5") is APIResponseValidationError
+    assert failing("cut=finish") is APIConnectionError
+    assert failing("trim=900") is APIConnectionError
+    assert failing("endless=100000") is APIResponseValidationError
 
 
 # The event stream against botocore's ----------------------------------------------------------------------------------

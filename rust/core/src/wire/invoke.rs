@@ -23,11 +23,19 @@ type Result<T> = std::result::Result<T, JsonError>;
 const PREFIX: &[u8] = b"amazon-bedrock-";
 
 /// The reader of one stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Invoke {
     carried: Carried,
     /// The document of the last event: kept for its room.
     document: Vec<u8>,
+    /// Looks for [`PREFIX`]: preparing that costs more than looking.
+    prefix: memmem::Finder<'static>,
+}
+
+impl Default for Invoke {
+    fn default() -> Self {
+        Self { carried: Carried::default(), document: Vec::new(), prefix: memmem::Finder::new(PREFIX) }
+    }
 }
 
 /// The format that is carried, with its own reader.
@@ -115,7 +123,7 @@ impl Invoke {
         match &mut self.carried {
             Carried::Unknown => Ok(()),
             Carried::Anthropic(anthropic) => {
-                let mut beside = Beside::of(data).map_err(invalid)?;
+                let mut beside = Beside::of(data, &self.prefix).map_err(invalid)?;
                 if !beside.extra.is_empty() {
                     push(Choice::default(), std::mem::take(&mut beside.extra), stream, sink);
                 }
@@ -124,7 +132,7 @@ impl Invoke {
                 anthropic.frame(Frame { name: b"", data, exception: false }, stream, sink)
             }
             Carried::Chat(chat) => {
-                let beside = Beside::of(data).map_err(invalid)?;
+                let beside = Beside::of(data, &self.prefix).map_err(invalid)?;
                 chat.frame(Frame { name: b"", data, exception: false }, stream, sink)?;
                 stop_reasons(data, stream, sink).and_then(|()| beside.report(stream)).map_err(invalid)
             }
@@ -246,9 +254,9 @@ struct Beside<'a> {
 }
 
 impl<'a> Beside<'a> {
-    fn of(data: &'a [u8]) -> Result<Self> {
+    fn of(data: &'a [u8], prefix: &memmem::Finder<'_>) -> Result<Self> {
         let mut beside = Self::default();
-        if memmem::find(data, PREFIX).is_some() {
+        if prefix.find(data).is_some() {
             Cursor::new(data).object(|cursor, key| {
                 let raw = cursor.skip()?;
                 beside.field(key, raw);
