@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 
 use super::error_body;
+use super::template::{Hole, Template, quoted_place};
 use crate::assemble::THINKING_BLOCKS;
 use crate::chunk::{Choice, Delta, Extra, Extras, Field, FinishReason, Function, Text, ToolCall};
 use crate::error::{Class, Error};
@@ -28,6 +29,7 @@ pub(crate) struct Anthropic {
     message: Option<Vec<u8>>,
     /// The blocks that have begun and not ended; text needs nothing kept.
     open: Vec<Open>,
+    template: Template,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,11 @@ impl Anthropic {
         sink: &mut impl Sink,
     ) -> std::result::Result<(), Error> {
         let data = frame.data;
+        if let Some((part, call, text)) = self.template.read(frame) {
+            stream.piece(part, call, Text::Json(text), sink);
+            return Ok(());
+        }
+        self.template.forget();
         if data.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
@@ -82,7 +89,7 @@ impl Anthropic {
         let invalid = |error| Error::invalid_json(error, data);
         match &*event.kind.bytes() {
             b"content_block_delta" => {
-                self.extend(event, stream, sink);
+                self.extend(event, frame, stream, sink);
                 Ok(())
             }
             b"content_block_start" => self.start(&event, stream, sink).map_err(invalid),
@@ -196,18 +203,18 @@ impl Anthropic {
     }
 
     /// `content_block_delta`
-    fn extend(&mut self, event: Event<'_>, stream: &mut Stream, sink: &mut impl Sink) {
+    fn extend(&mut self, event: Event<'_>, frame: Frame<'_>, stream: &mut Stream, sink: &mut impl Sink) {
         let Event { index, delta, .. } = event;
         let block = self.open.iter_mut().rev().find(|open| open.index == index).map(|open| &mut open.block);
         match (&*delta.kind.bytes(), block) {
             (b"text_delta" | b"thinking_delta" | b"citations_delta", Some(Unfinished::Other { .. })) => {}
-            (b"text_delta", _) => stream.piece(Part::Content, 0, Text::Json(delta.text), sink),
-            (b"thinking_delta", _) => stream.piece(Part::Reasoning, 0, Text::Json(delta.thinking), sink),
+            (b"text_delta", _) => self.piece(Part::Content, 0, delta.text, frame, stream, sink),
+            (b"thinking_delta", _) => self.piece(Part::Reasoning, 0, delta.thinking, frame, stream, sink),
             // It replaces what was there: it does not go on with it.
             (b"signature_delta", Some(Unfinished::Thinking { signature })) => *signature = quoted(delta.signature),
             (b"input_json_delta", Some(Unfinished::Call { streamed, .. })) => {
                 *streamed |= !delta.partial_json.is_empty();
-                stream.piece(Part::Arguments, index, Text::Json(delta.partial_json), sink);
+                self.piece(Part::Arguments, index, delta.partial_json, frame, stream, sink);
             }
             (b"input_json_delta", Some(Unfinished::Other { input, .. })) => {
                 input.push_str(&delta.partial_json.decode());
@@ -225,6 +232,25 @@ impl Anthropic {
                 push(Delta { annotations: annotations.as_deref(), ..Delta::default() }, stream, sink);
             }
             _ => {}
+        }
+    }
+
+    /// The next piece of a text, and the events like this one that will follow.
+    fn piece(
+        &mut self,
+        part: Part,
+        call: u32,
+        text: Str<'_>,
+        frame: Frame<'_>,
+        stream: &mut Stream,
+        sink: &mut impl Sink,
+    ) {
+        stream.piece(part, call, Text::Json(text), sink);
+        // An empty piece of arguments does not count as one.
+        if let Some(place) = quoted_place(frame.data, text)
+            && !text.is_empty()
+        {
+            self.template.learn(frame, part, call, vec![(place, Hole::Text)]);
         }
     }
 

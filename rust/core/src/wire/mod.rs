@@ -6,6 +6,7 @@ pub mod converse;
 mod error_body;
 pub mod invoke;
 pub mod responses;
+mod template;
 mod text;
 
 pub use error_body::{from_response, from_value};

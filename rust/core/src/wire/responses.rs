@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::error_body;
+use super::template::{Hole, Template, place, quoted_place};
 use crate::chunk::{Choice, Delta, Extra, Extras, Field, FinishReason, Text, ToolCall};
 use crate::error::{Class, Error};
 use crate::framing::Frame;
@@ -27,6 +28,7 @@ pub(crate) struct Responses {
     items: BTreeMap<u32, Said>,
     /// The item and the part of it that the last reasoning belonged to.
     thought: Option<(u32, u32)>,
+    template: Template,
 }
 
 /// What was streamed of one output item: its last event repeats it all.
@@ -52,6 +54,11 @@ impl Responses {
         sink: &mut impl Sink,
     ) -> std::result::Result<(), Error> {
         let data = frame.data;
+        if let Some((part, call, text)) = self.template.read(frame) {
+            stream.piece(part, call, Text::Json(text), sink);
+            return Ok(());
+        }
+        self.template.forget();
         if data.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
@@ -70,7 +77,7 @@ impl Responses {
             b"response.output_text.delta" => {
                 self.said(event.output_index).text = true;
                 match event.logprobs {
-                    None => stream.piece(Part::Content, 0, Text::Json(event.delta), sink),
+                    None => self.piece(Part::Content, &event, frame, stream, sink),
                     Some(logprobs) => {
                         let logprobs = chat_logprobs(logprobs);
                         let content = Field::Value(Text::Json(event.delta));
@@ -81,21 +88,23 @@ impl Responses {
             }
             b"response.reasoning_summary_text.delta" | b"response.reasoning_text.delta" if !event.delta.is_empty() => {
                 self.said(event.output_index).reasoning = true;
-                let place = Some((event.output_index, event.part_index));
-                if self.thought.is_some() && self.thought != place {
+                let here = Some((event.output_index, event.part_index));
+                if self.thought.is_some() && self.thought != here {
                     stream.piece(Part::Reasoning, 0, Text::Owned(BLANK_LINE.to_owned()), sink);
                 }
-                self.thought = place;
-                stream.piece(Part::Reasoning, 0, Text::Json(event.delta), sink);
+                self.thought = here;
+                self.piece(Part::Reasoning, &event, frame, stream, sink);
             }
             b"response.refusal.delta" => {
                 self.said(event.output_index).refusal = true;
                 let refusal = Field::Value(Text::Json(event.delta));
                 push_delta(Delta { refusal, ..Delta::default() }, stream, sink);
             }
-            b"response.function_call_arguments.delta" | b"response.custom_tool_call_input.delta" => {
-                self.input(&event, event.delta, stream, sink);
+            b"response.function_call_arguments.delta" if !event.delta.is_empty() => {
+                self.said(event.output_index).input = true;
+                self.piece(Part::Arguments, &event, frame, stream, sink);
             }
+            b"response.custom_tool_call_input.delta" => self.input(&event, event.delta, stream, sink),
             b"response.function_call_arguments.done" | b"response.custom_tool_call_input.done"
                 if !self.said(event.output_index).input =>
             {
@@ -168,7 +177,20 @@ impl Responses {
         self.items.entry(index).or_default()
     }
 
-    /// A piece of a call's arguments.
+    /// The next piece of a text, and the events like this one that will follow.
+    fn piece(&mut self, part: Part, event: &Event<'_>, frame: Frame<'_>, stream: &mut Stream, sink: &mut impl Sink) {
+        stream.piece(part, event.output_index, Text::Json(event.delta), sink);
+        if let Some(text) = quoted_place(frame.data, event.delta) {
+            let sequence = event.sequence.and_then(|number| place(frame.data, number.raw()));
+            let filler = event.filler.and_then(|filler| quoted_place(frame.data, filler));
+            let others = [(sequence, Hole::Number), (filler, Hole::String)];
+            let others = others.into_iter().filter_map(|(place, hole)| Some((place?, hole)));
+            let holes = others.chain([(text, Hole::Text)]).collect();
+            self.template.learn(frame, part, event.output_index, holes);
+        }
+    }
+
+    /// A call's whole arguments, or a piece of a custom one's input.
     fn input(&mut self, event: &Event<'_>, piece: Str<'_>, stream: &mut Stream, sink: &mut impl Sink) {
         self.said(event.output_index).input |= !piece.is_empty();
         let custom = event.kind.raw().starts_with(b"response.custom_tool_call");
@@ -210,6 +232,9 @@ struct Event<'a> {
     item: Option<&'a [u8]>,
     response: Option<&'a [u8]>,
     has_error: bool,
+    /// A number that has gaps, and filler: nobody's data.
+    sequence: Option<Number<'a>>,
+    filler: Option<Str<'a>>,
 }
 
 impl<'a> Event<'a> {
@@ -228,7 +253,8 @@ impl<'a> Event<'a> {
                 b"item" => event.item = cursor.object_or_skip()?,
                 b"response" => event.response = cursor.object_or_skip()?,
                 b"error" => event.has_error = Value::read(cursor)?.is_truthy(),
-                // Among them `sequence_number`, which has gaps, and `obfuscation`, which is filler.
+                b"sequence_number" => event.sequence = cursor.number_or_skip()?,
+                b"obfuscation" => event.filler = cursor.string_or_skip()?,
                 _ => _ = cursor.skip()?,
             }
             Ok(())

@@ -34,6 +34,17 @@ impl Recording {
         self.row["streaming"] == true
     }
 
+    pub(crate) fn is_error(&self) -> bool {
+        self.row["status"].as_u64().is_some_and(|status| status >= 400)
+    }
+
+    /// The visible text is that of the index, where it has one.
+    pub(crate) fn check_text(&self, text: &str) {
+        if let Some(expected) = self.row["text_sha256"].as_str() {
+            assert_eq!(sha256(text), expected, "{}: {text:?}", self.file);
+        }
+    }
+
     pub(crate) fn form(&self) -> &str {
         self.row["form"].as_str().unwrap_or_default()
     }
@@ -65,14 +76,19 @@ impl Recording {
     }
 }
 
-/// The bodies of the families that this wire reads.
+/// The bodies that the chat wire reads.
 pub(crate) fn recordings() -> Vec<Recording> {
+    recordings_of(&["chat-completions", "huggingface"])
+}
+
+/// The bodies of some families.
+pub(crate) fn recordings_of(families: &[&str]) -> Vec<Recording> {
     let Some(root) = corpus() else {
         return Vec::new();
     };
     let index = std::fs::read_to_string(root.join("index.jsonl")).unwrap();
     let rows = index.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    rows.filter(|row| row["family"] == "chat-completions" || row["family"] == "huggingface")
+    rows.filter(|row| families.iter().any(|family| row["family"] == *family))
         .map(|row| {
             let file = row["file"].as_str().unwrap().to_owned();
             let bytes = std::fs::read(root.join(&file)).unwrap();
@@ -159,7 +175,16 @@ impl Sink for Chunks {
 
 /// Feeds the pieces and finishes, as a caller does who stops at the first error.
 pub(crate) fn decode_pieces<'p>(options: Options, pieces: impl IntoIterator<Item = &'p [u8]>) -> Seen {
-    let mut decoder = Decoder::new(Family::Chat, options);
+    decode_pieces_of(Family::Chat, options, pieces)
+}
+
+/// The same for any family.
+pub(crate) fn decode_pieces_of<'p>(
+    family: Family,
+    options: Options,
+    pieces: impl IntoIterator<Item = &'p [u8]>,
+) -> Seen {
+    let mut decoder = Decoder::new(family, options);
     let mut chunks = Chunks::default();
     let mut outcome = Ok(());
     for piece in pieces {
@@ -188,8 +213,13 @@ pub(crate) fn good(body: &[u8]) -> Seen {
 
 /// A single response and its usage.
 pub(crate) fn single(dialect: Dialect, body: &[u8]) -> Result<(Value, Option<Usage>), Error> {
+    single_of(Family::Chat, dialect, body)
+}
+
+/// The same for any family.
+pub(crate) fn single_of(family: Family, dialect: Dialect, body: &[u8]) -> Result<(Value, Option<Usage>), Error> {
     let mut out = Vec::new();
-    let usage = decode_response(Family::Chat, dialect, options().fallback, body, &mut out)?;
+    let usage = decode_response(family, dialect, options().fallback, body, &mut out)?;
     Ok((serde_json::from_slice(&out).unwrap(), usage))
 }
 
@@ -329,4 +359,58 @@ fn function_json(function: &Function<'_>) -> Value {
         object.insert("arguments".into(), text(arguments));
     }
     object.into()
+}
+
+/// Any cut of the bytes gives what the uncut bytes give: each single cut and single bytes where the body is small,
+/// some hundred random ones where it is not.
+pub(crate) fn assert_any_cut_is_the_same(family: Family, body: &[u8]) {
+    let decode = |pieces: &[&[u8]]| decode_pieces_of(family, with_usage(), pieces.iter().copied());
+    let whole = decode(&[body]);
+    let assert_same = |pieces: &[&[u8]]| {
+        let cut = decode(pieces);
+        assert_eq!(cut, whole, "cut after {:?}", pieces.iter().map(|piece| piece.len()).collect::<Vec<_>>());
+    };
+    if body.len() <= 4096 {
+        for at in 0..=body.len() {
+            let (one, other) = body.split_at(at);
+            assert_same(&[one, other]);
+        }
+        assert_same(&body.chunks(1).collect::<Vec<_>>());
+        return;
+    }
+    let mut state = 0x9E37_79B9_u64;
+    for _ in 0..200 {
+        let mut pieces = Vec::new();
+        let mut rest = body;
+        while !rest.is_empty() {
+            // A multiplier of Knuth's: the sequence need not be good, only the same every time.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let most = if state & 1 == 0 { 40 } else { 4000 };
+            let (piece, after) = rest.split_at(((state >> 33) as usize % most + 1).min(rest.len()));
+            pieces.push(piece);
+            rest = after;
+        }
+        assert_same(&pieces);
+    }
+}
+
+/// The hash of a text, as the index of the corpus has it.
+pub(crate) fn sha256(text: &str) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The same JSON, however its numbers are spelled.
+pub(crate) fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => one.as_f64() == other.as_f64(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            let in_other = |(name, one): (&String, &Value)| other.get(name).is_some_and(|other| same(one, other));
+            one.len() == other.len() && one.iter().all(in_other)
+        }
+        _ => one == other,
+    }
 }
