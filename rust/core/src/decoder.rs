@@ -69,7 +69,7 @@ families! {
     Anthropic(wire::anthropic::Anthropic) "anthropic" Sse,
     Responses(wire::responses::Responses) "responses" Sse,
     Converse(wire::converse::Converse) "converse" EventStream,
-    Invoke(wire::invoke::Invoke) "invoke" EventStream,
+    Invoke(Box<wire::invoke::Invoke>) "invoke" EventStream,
 }
 
 impl FromStr for Family {

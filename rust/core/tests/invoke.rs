@@ -191,9 +191,9 @@ fn other_bare_texts() {
 #[test]
 fn choices_are_chat_completions_that_may_call_the_reason_stop_reason() {
     let outcome = decode(&[
-        json!({"choices": [{"index": 0, "message": {"role": "assistant", "content": "Bon"}, "stop_reason": null}]}),
+        json!({"choices": [{"index": 0, "delta": {"role": "assistant", "content": "Bon"}, "stop_reason": null}]}),
         json!({
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": "jour"}, "stop_reason": "length"}],
+            "choices": [{"index": 0, "delta": {"role": "assistant", "content": "jour"}, "stop_reason": "length"}],
             METRICS: metrics(4, 2),
         }),
     ]);
