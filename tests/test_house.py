@@ -56,10 +56,14 @@ def slugs() -> set[str]:
 def named(text: str, names: set[str]) -> set[str]:
     """Which of the names stand in a text: as words, in snake_case, in CamelCase.
 
-    `x_name` is a field that comes on the wire, and whoever reads the wire must spell it.
+    `x_name` and `amazon-name` are fields that come on the wire, and whoever reads the wire must spell them.
     """
     spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", text).lower()
-    return {name for name in names if re.search(rf"(?<![a-z0-9])(?<!\bx_){re.escape(name)}(?![a-z0-9])", spaced)}
+    return {
+        name
+        for name in names
+        if re.search(rf"(?<![a-z0-9])(?<!\bx_)(?<!\bamazon-){re.escape(name)}(?![a-z0-9])", spaced)
+    }
 
 
 # The vendor whose API the wire is named after, and the room that has the name of its row.

@@ -29,6 +29,7 @@ from .errors import (
 from .providers.auth import credential_of
 from .providers.registry import ROWS, Provider
 from .providers.resolve import base_of, fill, first_set, resolve, setting_headers, settings, vary
+from .providers.sign import Sign, signer
 from .stream import AsyncStream, Attempt, Exchange, Flow, Stream, as_events
 from .transport import Answer, Port, Request, Route, Scripted, failure, request_id, run
 from .wire import Parameters, builder, encode, plain, select
@@ -186,6 +187,7 @@ class Call:
     headers: dict[str, str] = field(repr=False)
     body: dict[str, Any] = field(repr=False)
     key: str | None = field(repr=False)
+    sign: Sign | None = field(repr=False)
     client: Any = field(repr=False)
     mock: Any = field(repr=False)
 
@@ -193,7 +195,9 @@ class Call:
         """The request for one attempt."""
         if self.base_url in _without_stream_options:
             self.body.pop("stream_options", None)
-        return Request(self.url, self.headers, encode(self.body))
+        content = encode(self.body)
+        signature = self.sign(self.url, self.headers, content) if self.sign else {}
+        return Request(self.url, {**self.headers, **signature}, content)
 
     def decoder(self) -> Decoder:
         """A decoder for one attempt."""
@@ -263,13 +267,16 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
     for name in ("api_version", "organization"):
         if options.get(name) is not None and name not in values and not drop_params:
             raise UnsupportedParamsError(f"{provider.slug} has no {name}", param=name, provider=provider.slug)
-    url = base_url + fill(provider, provider.chat_path, {**values, "model": model}, safe="/:@")
+    path = provider.stream_path if stream and provider.stream_path else provider.chat_path
+    url = base_url + fill(provider, path, {**values, "model": model}, safe=provider.path_safe)
     if options.get("extra_query"):
         url += ("&" if "?" in url else "?") + urlencode(options["extra_query"], doseq=True)
 
-    credential = None
+    credential, sign = None, None
     if options.get("mock_response") is None:
         credential = credential_of(provider, options, base_url, os.environ)
+        if credential is None and provider.signed_as is not None:
+            sign = signer(provider, values)
     headers = {
         "accept": "text/event-stream" if stream else "application/json",
         "content-type": "application/json",
@@ -314,6 +321,7 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
         headers=headers,
         body=body,
         key=credential.secret if credential is not None else None,
+        sign=sign,
         client=options.get("client"),
         mock=options.get("mock_response"),
     )

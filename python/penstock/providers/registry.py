@@ -74,12 +74,15 @@ class Provider:
     slug, aliases: what stands before the slash in `model`.
     models: how the bare names begin that mean this provider without a slash.
     family: the wire family; `dialect` is how its streams differ within it, as the Decoder takes it.
+    chat_path, stream_path: what follows the base URL, with `{setting}`s and `{model}`; stream_path where streams are
+        asked for elsewhere. `path_safe`: the characters of a model id that are not escaped there.
     base_url: up to the version, with `{setting}`s; None where the caller must give `api_base`; a function where it is
         known only at the call.
     hosts: further hosts of this vendor, as shell patterns: no other provider's key goes there.
     base_env, key_env: variables for base URL and key, first set one wins.
     key_required: whether a call without a key is refused before it is sent.
     auth: the header for the key, and how the key stands in it. `tokens`: what may be given instead of a key.
+    signed_as: the name of the service that requests are signed for where there is no key.
     headers: sent with every request.
     stream_options: whether it accepts this parameter, so that it can be asked for the usage of a stream.
     renames: parameters that it spells differently. `spellings`: values of parameters that it spells differently.
@@ -97,10 +100,13 @@ class Provider:
     hosts: tuple[str, ...] = ()
     base_env: tuple[str, ...] = ()
     chat_path: str = "/chat/completions"
+    stream_path: str | None = None
+    path_safe: str = "/:@"
     key_env: tuple[str, ...] = ()
     key_required: bool = True
     auth: tuple[str, str] = ("authorization", "Bearer {key}")
     tokens: tuple[Token, ...] = ()
+    signed_as: str | None = None
     settings: tuple[Setting, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     stream_options: bool = False
@@ -161,6 +167,16 @@ ENTRA = Token(keyword="azure_ad_token", env=("AZURE_AD_TOKEN",))
 OPENAI_SETTINGS = (
     Setting(keyword="organization", env=("OPENAI_ORG_ID", "OPENAI_ORGANIZATION"), header="openai-organization"),
     Setting(keyword="project", env=("OPENAI_PROJECT_ID",), header="openai-project"),
+)
+
+
+AWS_SETTINGS = (
+    Setting(keyword="aws_region_name", env=("AWS_REGION_NAME", "AWS_REGION", "AWS_DEFAULT_REGION")),
+    # Without them the chain of all AWS clients decides, variables first.
+    Setting(keyword="aws_access_key_id"),
+    Setting(keyword="aws_secret_access_key"),
+    Setting(keyword="aws_session_token"),
+    Setting(keyword="aws_profile_name"),
 )
 
 
@@ -285,17 +301,60 @@ ROWS: tuple[Provider, ...] = (
             ),
         ),
     ),
+    Provider(
+        slug="bedrock",
+        family="converse",
+        base_url="https://bedrock-runtime.{aws_region_name}.amazonaws.com",
+        base_env=("AWS_BEDROCK_RUNTIME_ENDPOINT",),
+        chat_path="/model/{model}/converse",
+        stream_path="/model/{model}/converse-stream",
+        # An ARN with its slashes and colons is one segment of the path.
+        path_safe="",
+        key_env=("AWS_BEARER_TOKEN_BEDROCK",),
+        key_required=False,
+        signed_as="bedrock",
+        settings=AWS_SETTINGS,
+        renames=MAX_TOKENS,
+        unsupported=frozenset(
+            {
+                "n",
+                "modalities",
+                "prediction",
+                "audio",
+                "presence_penalty",
+                "frequency_penalty",
+                "logit_bias",
+                "user",
+                "verbosity",
+                "seed",
+                "parallel_tool_calls",
+                "logprobs",
+                "top_logprobs",
+                "functions",
+                "function_call",
+                "web_search_options",
+                "store",
+                "safety_identifier",
+                "prompt_cache_key",
+                "min_p",
+                "repetition_penalty",
+            }
+        ),
+    ),
     classic(
         "bedrock_mantle",
         "https://bedrock-mantle.{aws_region_name}.api.aws/v1",
         ("BEDROCK_MANTLE_API_KEY", "AWS_BEARER_TOKEN_BEDROCK"),
         "BEDROCK_MANTLE_API_BASE",
+        key_required=False,
+        signed_as="bedrock-mantle",
         settings=(
             Setting(
                 keyword="aws_region_name",
                 env=("BEDROCK_MANTLE_REGION", "AWS_REGION_NAME", "AWS_REGION"),
                 default="us-east-1",
             ),
+            *AWS_SETTINGS[1:],
         ),
     ),
     # It reports the usage unasked, with the finish reason.

@@ -71,6 +71,8 @@ families! {
     Gemini(wire::gemini::Gemini) "gemini" SseOrJson,
     Cohere(wire::cohere::Cohere) "cohere" SseOrJson,
     Ollama(wire::ollama::Ollama) "ollama" Ndjson,
+    Converse(wire::converse::Converse) "converse" EventStream,
+    Invoke(Box<wire::invoke::Invoke>) "invoke" EventStream,
 }
 
 impl FromStr for Family {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::framing::TooLarge;
+use crate::framing::{Broken, TooLarge};
 use crate::json::JsonError;
 
 /// The exception classes, by the names they have in Python.
@@ -118,12 +118,16 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl From<Broken> for Error {
+    #[cold]
+    fn from(error: Broken) -> Self {
+        Self::new(Class::ResponseValidation, error.to_string())
+    }
+}
+
 impl From<TooLarge> for Error {
     #[cold]
     fn from(error: TooLarge) -> Self {
-        Self::new(
-            Class::ResponseValidation,
-            format!("an event of the stream is larger than max_event_size ({} bytes)", error.limit),
-        )
+        Broken::from(error).into()
     }
 }

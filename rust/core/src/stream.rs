@@ -42,7 +42,6 @@ pub struct Incoming<'a> {
 const OURS: [&[u8]; 2] = [b"provider_id", b"provider_model"];
 
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "one is an option, three are facts that come in any order")]
 pub struct Stream {
     /// The first chunk's identity, for all of them; until then what stands in for values that nobody has told.
     head: Head,

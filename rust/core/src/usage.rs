@@ -106,7 +106,7 @@ pub struct Usage {
 }
 
 /// The fields of the target and those that mean the same elsewhere: they are said by the counts.
-const SAID: [&[u8]; 16] = [
+const SAID: &[&[u8]] = &[
     b"prompt_tokens",
     b"completion_tokens",
     b"total_tokens",
@@ -123,6 +123,20 @@ const SAID: [&[u8]; 16] = [
     b"totalTokenCount",
     b"prompt_eval_count",
     b"eval_count",
+    b"inputTokens",
+    b"outputTokens",
+    b"totalTokens",
+    b"cacheReadInputTokens",
+    b"cacheReadInputTokenCount",
+    b"cacheWriteInputTokens",
+    b"cacheWriteInputTokenCount",
+    b"inputTokenCount",
+    b"outputTokenCount",
+    b"prompt_token_count",
+    b"generation_token_count",
+    b"inputTextTokenCount",
+    b"totalOutputTextTokenCount",
+    b"tokenCount",
 ];
 
 impl Usage {

@@ -85,16 +85,16 @@ impl JsonArray {
         }
         *input = rest;
         if end.is_some() && self.held.is_empty() {
-            return Ok(Some(Frame { name: b"", data: piece }));
+            return Ok(Some(Frame { name: b"", data: piece, exception: false }));
         }
         self.held.extend_from_slice(piece);
         self.spent = end.is_some();
-        Ok(self.spent.then_some(Frame { name: b"", data: &self.held }))
+        Ok(self.spent.then_some(Frame { name: b"", data: &self.held, exception: false }))
     }
 
     /// The end of the input: what there is of an unfinished element.
     pub fn finish(&mut self) -> Option<Frame<'_>> {
-        (!self.spent && !self.held.is_empty()).then_some(Frame { name: b"", data: &self.held })
+        (!self.spent && !self.held.is_empty()).then_some(Frame { name: b"", data: &self.held, exception: false })
     }
 
     fn skip_between(&mut self, input: &mut &[u8]) {

@@ -36,14 +36,14 @@ impl Ndjson {
             }
             if self.held.is_empty() {
                 if !line.trim_ascii().is_empty() {
-                    return Ok(Some(Frame { name: b"", data: line }));
+                    return Ok(Some(Frame { name: b"", data: line, exception: false }));
                 }
                 continue;
             }
             self.held.extend_from_slice(line);
             if !self.held.trim_ascii().is_empty() {
                 self.spent = true;
-                return Ok(Some(Frame { name: b"", data: &self.held }));
+                return Ok(Some(Frame { name: b"", data: &self.held, exception: false }));
             }
             self.held.clear();
         }
@@ -51,6 +51,10 @@ impl Ndjson {
 
     /// The end of the input: the line that no line end has ended.
     pub fn finish(&mut self) -> Option<Frame<'_>> {
-        (!self.spent && !self.held.trim_ascii().is_empty()).then_some(Frame { name: b"", data: &self.held })
+        (!self.spent && !self.held.trim_ascii().is_empty()).then_some(Frame {
+            name: b"",
+            data: &self.held,
+            exception: false,
+        })
     }
 }

@@ -190,7 +190,7 @@ impl Sse {
         self.spent = true;
         let data = borrowed.or(self.data.as_deref()).unwrap_or_default();
         let retry = if self.retry_is_new { self.retry } else { None };
-        Event { frame: Frame { name: &self.name, data }, id: &self.id, retry }
+        Event { frame: Frame { name: &self.name, data, exception: false }, id: &self.id, retry }
     }
 
     /// Passes over a byte order mark at the start, which may come in pieces; false while it is not decided.

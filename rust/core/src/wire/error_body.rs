@@ -14,8 +14,11 @@ const TEXT_LIMIT: usize = 500;
 pub fn from_response(status: u16, headers: &[(&str, &str)], body: &[u8], now: f64) -> Error {
     let value = Value::parse(body).unwrap_or(Value::Null);
     let value = unwrapped(&value);
-    let mut error = from_value(Some(status), value, body);
     let header = |name: &str| headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, text)| *text);
+    let mut error = match header("x-amzn-errortype") {
+        Some(name) => from_exception(Some(status), name, body),
+        None => from_value(Some(status), value, body),
+    };
     let ids = ["x-request-id", "request-id", "x-amzn-requestid", "apim-request-id", "x-generation-id"];
     let id = ids.into_iter().find_map(header).filter(|id| !id.is_empty());
     error.details.request_id = id.map(str::to_owned).or(error.details.request_id);
@@ -62,6 +65,30 @@ fn unwrapped<'v, 'a>(value: &'v Value<'a>) -> &'v Value<'a> {
         Value::Array(items) => items.first().unwrap_or(value),
         _ => value,
     }
+}
+
+/// An error that is told by the name of an exception: in a header of the response, or in the stream.
+#[must_use]
+pub(super) fn from_exception(status: Option<u16>, name: &str, body: &[u8]) -> Error {
+    // A header may say `ValidationException:http://internal...`, a namespace may stand before a `#`.
+    let name = name.split(':').next().unwrap_or(name);
+    let name = name.rsplit('#').next().unwrap_or(name);
+    let value = Value::parse(body).unwrap_or(Value::Null);
+    let known = of_exception(name);
+    let mut error = from_value(status.or(known.map(|(status, _)| status)), &value, body);
+    match known {
+        Some((_, Class::BadRequest)) => {
+            let message = error.message.to_lowercase();
+            if EXCEPTION_CONTEXT_WINDOW.iter().any(|test| message.contains(test)) {
+                error.class = Class::ContextWindowExceeded;
+            }
+        }
+        Some((_, class)) => error.class = class,
+        None if status.is_none() => error.class = of_type(name).unwrap_or(error.class),
+        None => {}
+    }
+    error.details.kind = Some(name.to_owned());
+    error
 }
 
 /// A string or a number, as text.
@@ -151,6 +178,8 @@ const AUTHENTICATION: [&str; 5] = [
     "invalid api key",
     "security token included in the request is invalid",
 ];
+/// Beside those above, for exceptions that say the request was invalid.
+const EXCEPTION_CONTEXT_WINDOW: [&str; 2] = ["exceeds maximum length", "expected maxlength:"];
 const MODEL_NOT_FOUND: [&str; 2] = ["model_not_found", "provided model identifier is invalid"];
 
 fn classify(
@@ -240,6 +269,33 @@ fn of_base_resp(code: i64) -> Class {
         2013 => Class::BadRequest,
         _ => Class::InternalServer,
     }
+}
+
+/// The exceptions of AWS services, with the status that each has outside a stream. Inside one, names begin in lower case.
+fn of_exception(name: &str) -> Option<(u16, Class)> {
+    const NAMES: [(&str, u16, Class); 16] = [
+        ("ValidationException", 400, Class::BadRequest),
+        ("AccessDeniedException", 403, Class::PermissionDenied),
+        ("UnrecognizedClientException", 403, Class::Authentication),
+        ("InvalidSignatureException", 403, Class::Authentication),
+        ("ExpiredTokenException", 403, Class::Authentication),
+        ("MissingAuthenticationTokenException", 403, Class::Authentication),
+        ("ResourceNotFoundException", 404, Class::NotFound),
+        ("ModelTimeoutException", 408, Class::Timeout),
+        ("ConflictException", 409, Class::Conflict),
+        ("ThrottlingException", 429, Class::RateLimit),
+        ("ServiceQuotaExceededException", 400, Class::RateLimit),
+        ("ModelNotReadyException", 429, Class::ServiceUnavailable),
+        ("ModelErrorException", 424, Class::ServiceUnavailable),
+        ("ModelStreamErrorException", 424, Class::ServiceUnavailable),
+        ("InternalServerException", 500, Class::InternalServer),
+        ("ServiceUnavailableException", 503, Class::ServiceUnavailable),
+    ];
+    let same = |known: &str| {
+        let (first, rest) = (known.get(..1), known.get(1..));
+        name.get(1..) == rest && name.get(..1).zip(first).is_some_and(|(one, other)| one.eq_ignore_ascii_case(other))
+    };
+    NAMES.into_iter().find(|(known, ..)| same(known)).map(|(_, status, class)| (status, class))
 }
 
 /// Errors inside a stream without any status go by the name of their type or code.

@@ -3,12 +3,15 @@
 pub mod anthropic;
 pub mod chat;
 pub mod cohere;
+pub mod converse;
 mod error_body;
 pub mod gemini;
+pub mod invoke;
 pub mod ollama;
 mod repeats;
 pub mod responses;
 mod template;
+mod text;
 mod time;
 
 pub use error_body::{from_response, from_value};

@@ -408,7 +408,8 @@ pub(crate) fn assert_any_cut_is_the_same(family: Family, body: &[u8]) {
 /// The hash of a text, as the index of the corpus has it.
 pub(crate) fn sha256(text: &str) -> String {
     use sha2::Digest;
-    sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    let digest = sha2::Sha256::digest(text);
+    digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// The same JSON, however its numbers are spelled.
