@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import measure
+import streams
 from clients import Process
 
 HERE = Path(__file__).parent
@@ -44,43 +45,64 @@ def allocated() -> int:
     return int(found.uordblks + found.hblkhd)
 
 
-def chunks(name: str, base: str) -> Iterator[Any]:
+def client(count: int) -> Any:
+    """An httpx client whose requests are answered here, an event a read: no half-full socket buffer is counted."""
+    import httpx
+
+    events = streams.events(count)
+
+    class Body(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            return iter(events)
+
+    class Canned(httpx.BaseTransport):
+        def handle_request(self, _: httpx.Request) -> httpx.Response:
+            return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Body())
+
+    return httpx.Client(transport=Canned())
+
+
+def chunks(name: str, count: int) -> Iterator[Any]:
     """The chunks of one stream; whoever asks drops each before the next."""
     import peers
 
+    http = client(count)
     call: dict[str, Any] = {"messages": peers.MESSAGES, "stream": True, "stream_options": peers.OPTIONS}
+    base = "http://upstream/v1"
     if name.startswith("penstock.parser"):
-        import httpx
-
         from penstock.parser import iter_chunks
 
-        with httpx.stream("POST", f"{base}/chat/completions", json=peers.BODY) as response:
+        with http.stream("POST", f"{base}/chat/completions", json=peers.BODY) as response:
             yield from iter_chunks(response.iter_bytes(), "chat", include_usage=True)
     elif name.startswith("penstock"):
         from penstock import completion
 
         options: dict[str, Any] = {"keep_partial": False} if "keep_partial=False" in name else {}
-        stream: Any = completion(f"openai/{peers.MODEL}", **call, api_base=base, api_key=peers.KEY, **options)
+        stream: Any = completion(
+            f"openai/{peers.MODEL}", **call, api_base=base, api_key=peers.KEY, client=http, **options
+        )
         yield from stream.text() if "text" in name else stream
-    elif name == "openai":
+    else:
         import openai
 
-        yield from openai.OpenAI(base_url=base, api_key=peers.KEY).chat.completions.create(model=peers.MODEL, **call)
-    elif name == "litellm":
-        import litellm
+        sdk = openai.OpenAI(base_url=base, api_key=peers.KEY, http_client=http)
+        if name == "openai":
+            yield from sdk.chat.completions.create(model=peers.MODEL, **call)
+        else:
+            import litellm
 
-        yield from litellm.completion(model=f"openai/{peers.MODEL}", **call, api_base=base, api_key=peers.KEY)
+            yield from litellm.completion(model=f"openai/{peers.MODEL}", **call, api_key=peers.KEY, client=sdk)
 
 
 GROWTH = ("penstock", "penstock, keep_partial=False", "penstock, text only", "penstock.parser", "openai", "litellm")
 
 
-def growth(name: str, base: str) -> float:
+def growth(name: str) -> float:
     """Bytes that a stream holds after chunk 10,000 more than after chunk 100."""
-    for _ in chunks(name, f"{base}/burst/200/v1"):
+    for _ in chunks(name, 200):
         pass  # everything that is built once is built
     first = 0
-    for number, _ in enumerate(chunks(name, f"{base}/each/10000/v1")):
+    for number, _ in enumerate(chunks(name, 10_100)):
         if number == 100:
             first = allocated()
         elif number == 10_000:
@@ -160,7 +182,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.client:
         if options.client in GROWTH:
-            print(json.dumps(growth(options.client, options.base)))
+            print(json.dumps(growth(options.client)))
         else:
             asyncio.run(idle(options.client, options.base))
         return
@@ -187,11 +209,9 @@ def main() -> None:
                 for name, cell in cells[shape].items()
             ]
             print(f"\n{shape}: KiB, {options.rounds} rounds\n\n{measure.table(['', 'median', 'min', 'max'], rows)}")
-    import streams
-
     text = sum(
         len((document["choices"][0]["delta"].get("content") or "").encode())
-        for document in streams.documents(10_000)[100:10_000]
+        for document in streams.documents(10_100)[100:10_000]
     )
     print(f"\ntext delivered between chunk 100 and 10,000: {text / 1024:.1f} KiB")
     result = {"bench": "memory", "unit": "KiB", "rounds": options.rounds, "text": text / 1024, "cells": cells}

@@ -84,12 +84,19 @@ fn decode(pieces: &[&[u8]]) -> (Vec<Item>, String, Vec<u8>, Option<String>) {
     (seen.0, format!("{:?}", decoder.usage()), response, error)
 }
 
-fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
-    let (body, cuts) = input;
-    let whole = decode(&[&body]);
+/// How many bytes of the input say where to cut the rest: so a recorded stream, with that many in front, is a seed.
+const CUTS: usize = 16;
+
+fuzz_target!(|input: &[u8]| {
+    let (cuts, body) = input.split_at(input.len().min(CUTS));
+    // Compression is recognised by the first bytes of a body where they come together: a kindness, not a promise.
+    if matches!(body.first(), Some(0x1F | 0x28 | 0x78)) {
+        return;
+    }
+    let whole = decode(&[body]);
     let mut pieces = Vec::new();
-    let mut rest = body.as_slice();
-    for cut in &cuts {
+    let mut rest = body;
+    for cut in cuts {
         let (piece, after) = rest.split_at(usize::from(*cut).min(rest.len()));
         pieces.push(piece);
         rest = after;
