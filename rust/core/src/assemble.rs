@@ -2,10 +2,20 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
 use crate::chunk::{Choice, Chunk, Delta, Extra, Field, FinishReason, Function, Head, Text, ToolCall};
 use crate::json::{Value, write_str};
 use crate::stream::Part;
 use crate::usage::Usage;
+
+/// Some encoders leave the padding out.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 #[derive(Debug, Default)]
 pub struct Assembly {
@@ -35,6 +45,7 @@ struct Message {
 
 #[derive(Debug, Default)]
 struct Call {
+    index: u32,
     id: String,
     kind: String,
     name: String,
@@ -142,11 +153,11 @@ impl Message {
             _ => {}
         }
         for call in tool_calls {
-            let place = call.index.map_or(0, |index| index as usize);
-            while self.tool_calls.len() <= place {
-                self.tool_calls.push(Call::default());
+            let index = call.index.unwrap_or(0);
+            if !self.tool_calls.iter().any(|whole| whole.index == index) {
+                self.tool_calls.push(Call { index, ..Call::default() });
             }
-            if let Some(whole) = self.tool_calls.get_mut(place) {
+            if let Some(whole) = self.tool_calls.iter_mut().find(|whole| whole.index == index) {
                 whole.add(call);
             }
         }
@@ -155,7 +166,7 @@ impl Message {
         }
         if let Some(audio) = audio.and_then(parse) {
             let whole = self.audio.get_or_insert_with(|| Value::Object(Vec::new()));
-            merge(whole, audio, &["data", "transcript"]);
+            merge_audio(whole, audio);
         }
         if let Some(annotations) = annotations.and_then(parse) {
             merge(self.annotations.get_or_insert_with(|| Value::Array(Vec::new())), annotations, &[]);
@@ -174,7 +185,7 @@ impl Message {
             _ => {}
         }
         // Copies of what the deltas say.
-        let own = extra.iter().filter(|extra| !matches!(extra.key.raw(), b"message" | b"text"));
+        let own = extra.iter().filter(|extra| !extra.is_copy());
         keep_last(&mut self.choice_extra, own);
         for extra in delta_extra {
             keep_pieces(&mut self.extra, extra);
@@ -357,14 +368,7 @@ fn keep_pieces(extras: &mut Extras, Extra { key, json }: &Extra<'_>) {
     match (extras.iter_mut().find(|(known, _)| *known == name), piece) {
         (Some(_), Value::Null) => {}
         (Some((_, whole)), piece) => merge(whole, piece, &["input"]),
-        (None, piece) => {
-            let mut whole = match &piece {
-                Value::Array(_) => Value::Array(Vec::new()),
-                _ => Value::Null,
-            };
-            merge(&mut whole, piece, &[]);
-            extras.push((name.into_owned(), whole));
-        }
+        (None, piece) => extras.push((name.into_owned(), piece)),
     }
 }
 
@@ -395,6 +399,21 @@ fn merge(whole: &mut Value<'static>, piece: Value<'static>, grow: &[&str]) {
     }
 }
 
+/// `data` is base64, either one text in pieces or pieces that are complete each: padding before the end tells.
+fn merge_audio(whole: &mut Value<'static>, mut piece: Value<'static>) {
+    if let (Some(Value::String(data)), Some(Value::String(more))) = (whole.get_mut("data"), piece.get_mut("data"))
+        && data.ends_with('=')
+        && let Some((kept, padded)) = data.split_at_checked(data.len().saturating_sub(4))
+        && let (Ok(mut bytes), Ok(next)) = (BASE64.decode(padded), BASE64.decode(&**more))
+    {
+        bytes.extend(next);
+        let kept = kept.len();
+        *more = BASE64.encode(&bytes).into();
+        data.to_mut().truncate(kept);
+    }
+    merge(whole, piece, &["data", "transcript"]);
+}
+
 /// Whether an entry of `reasoning_details` goes on with the one before it: the same type, index and id.
 fn continues(last: &Value<'_>, piece: &Value<'_>) -> bool {
     let reasoning = |value: &Value<'_>| {
@@ -404,5 +423,15 @@ fn continues(last: &Value<'_>, piece: &Value<'_>) -> bool {
         (Some(one), Some(other)) => one == other || *one == Value::Null || *other == Value::Null,
         _ => true,
     };
-    reasoning(last) && reasoning(piece) && last.get("type") == piece.get("type") && same("index") && same("id")
+    // What a signature closes is complete.
+    let closed = last.get("signature").is_some_and(Value::is_truthy);
+    let spoken = |value: &Value<'_>| {
+        ["text", "summary", "data"].iter().any(|name| value.get(name).is_some_and(Value::is_truthy))
+    };
+    !(closed && spoken(piece))
+        && reasoning(last)
+        && reasoning(piece)
+        && last.get("type") == piece.get("type")
+        && same("index")
+        && same("id")
 }

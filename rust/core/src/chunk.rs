@@ -77,6 +77,12 @@ impl<'a> Extra<'a> {
     pub fn new(key: Str<'a>, json: &'a [u8]) -> Self {
         Self { key, json: Cow::Borrowed(json) }
     }
+
+    /// Beside a delta, these say again what the deltas say.
+    #[must_use]
+    pub fn is_copy(&self) -> bool {
+        matches!(self.key.raw(), b"message" | b"text")
+    }
 }
 
 pub type Extras<'a> = Vec<Extra<'a>>;

@@ -115,8 +115,8 @@ pub struct Decoder {
     end: End,
     /// The error that ended the stream: every later call repeats it.
     failed: Option<Error>,
-    /// No byte has come yet.
-    fresh: bool,
+    /// The first bytes, up to as many as tell what they are compressed with.
+    start: Vec<u8>,
 }
 
 /// Counts the chunks that pass, to know whether a call has given anything.
@@ -147,7 +147,7 @@ impl Decoder {
             stream: Stream::new(fallback, include_usage, keep, Account::new(dialect.reasoning)),
             end: dialect.end,
             failed: None,
-            fresh: true,
+            start: Vec::new(),
         }
     }
 
@@ -198,9 +198,9 @@ impl Decoder {
     }
 
     fn read(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<(), Error> {
-        if self.fresh && !bytes.is_empty() {
-            self.fresh = false;
-            if let Some(coding) = compression(bytes) {
+        if self.start.len() < MAGIC {
+            self.start.extend(bytes.iter().take(MAGIC - self.start.len()));
+            if let Some(coding) = compression(&self.start) {
                 return Err(Error::new(
                     Class::ResponseValidation,
                     format!("expected text, got bytes compressed with {coding}: decompress the body before feeding it"),
@@ -218,13 +218,18 @@ impl Decoder {
     }
 
     fn close(&mut self, sink: &mut impl Sink) -> Result<(), Error> {
+        let mut cut = false;
         if !self.stream.done()
             && let Some(frame) = self.framing.finish()
-            && is_whole(frame.data)
         {
-            self.wire.frame(frame, &mut self.stream, sink)?;
+            if is_whole(frame.data) {
+                self.wire.frame(frame, &mut self.stream, sink)?;
+            } else {
+                cut = !frame.data.trim_ascii().is_empty();
+            }
         }
         let whole = match self.end {
+            _ if cut => false,
             End::Finish => self.stream.finished(),
             End::Done => false,
             End::Eof => self.stream.begun(),
@@ -233,7 +238,9 @@ impl Decoder {
             self.stream.end(sink);
             return Ok(());
         }
-        let mut message = if self.stream.begun() {
+        let mut message = if cut {
+            "the stream ended inside an event".to_owned()
+        } else if self.stream.begun() {
             "the stream ended before the completion did: no finish reason, no terminal event".to_owned()
         } else {
             "the stream ended before the first event".to_owned()
@@ -271,6 +278,9 @@ fn is_whole(data: &[u8]) -> bool {
     let mut cursor = Cursor::new(data);
     data.starts_with(b"[DONE]") || (cursor.skip().is_ok() && cursor.end().is_ok())
 }
+
+/// The length of the longest mark of a compression.
+const MAGIC: usize = 4;
 
 fn compression(bytes: &[u8]) -> Option<&'static str> {
     match bytes {

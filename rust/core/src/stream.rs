@@ -43,9 +43,13 @@ const OURS: [&[u8]; 2] = [b"provider_id", b"provider_model"];
 
 #[derive(Debug)]
 pub struct Stream {
-    /// The first event's identity, for all chunks; until then what stands in for values that the event lacks.
+    /// The first chunk's identity, for all of them; until then what stands in for values that nobody has told.
     head: Head,
+    /// Whether the provider has told its id and model and when it began.
+    told: [bool; 3],
     begun: bool,
+    /// A chunk has been handed out: its identity holds.
+    shown: bool,
     include_usage: bool,
     choices: Vec<ChoiceState>,
     /// Extra fields by name and last value, hashed: an event that only repeats them is no news.
@@ -59,6 +63,8 @@ pub struct Stream {
 struct ChoiceState {
     index: u32,
     begun: bool,
+    /// Something of the answer has come, not its role alone.
+    spoken: bool,
     finished: bool,
     /// A high surrogate that the last piece of content, reasoning or refusal ended with.
     halves: [Option<u16>; 3],
@@ -72,6 +78,8 @@ struct CallState {
     /// The index that the provider gives it.
     index: Option<u32>,
     id: String,
+    /// The id is not the provider's.
+    made: bool,
     named: bool,
     half: Option<u16>,
 }
@@ -82,7 +90,9 @@ impl Stream {
     pub fn new(fallback: Head, include_usage: bool, keep: bool, account: Account) -> Self {
         Self {
             head: fallback,
+            told: [false; 3],
             begun: false,
+            shown: false,
             include_usage,
             choices: Vec::new(),
             known: Vec::new(),
@@ -119,6 +129,12 @@ impl Stream {
         !self.choices.is_empty() && self.choices.iter().all(|choice| choice.finished)
     }
 
+    /// Whether a choice has said anything yet.
+    #[must_use]
+    pub fn has_spoken(&self, index: u32) -> bool {
+        self.choices.iter().any(|choice| choice.index == index && choice.spoken)
+    }
+
     /// Brings an event into shape and hands it out, unless it says nothing new. True if it was handed out and the same
     /// event with another text may come as [`Stream::again`].
     pub fn push(&mut self, event: Incoming<'_>, sink: &mut impl Sink) -> bool {
@@ -136,7 +152,10 @@ impl Stream {
             let plain = choices.iter().all(|choice| {
                 choice.delta.role.is_none()
                     && choice.finish_reason.is_none()
-                    && choice.delta.tool_calls.iter().all(|call| call.id.is_none() && call.function.name.is_none())
+                    && choice.delta.tool_calls.iter().all(|call| {
+                        // The first piece of a call is said once.
+                        call.id.is_none() && call.kind.is_none() && call.function.name.is_none()
+                    })
             });
             self.emit(service_tier, system_fingerprint, choices, usage, extra, sink);
             return plain;
@@ -203,6 +222,7 @@ impl Stream {
         extra: Extras<'a>,
         sink: &mut impl Sink,
     ) {
+        self.shown = true;
         let chunk = Chunk { head: &self.head, service_tier, system_fingerprint, choices, usage, extra };
         if let Some(assembly) = &mut self.assembly {
             assembly.add(&chunk);
@@ -210,7 +230,8 @@ impl Stream {
         sink.chunk(&chunk);
     }
 
-    /// The first event says who answers; what later ones say otherwise becomes `provider_id` and `provider_model`.
+    /// What comes up to the first chunk says who answers; what is said otherwise becomes `provider_id` and
+    /// `provider_model`.
     fn identify<'a>(
         &mut self,
         id: Option<Str<'a>>,
@@ -218,26 +239,25 @@ impl Stream {
         model: Option<Str<'a>>,
         extra: &mut Extras<'a>,
     ) {
-        let id = id.filter(|id| !id.is_empty());
-        let model = model.filter(|model| !model.is_empty());
-        if !self.begun {
-            self.begun = true;
-            if let Some(id) = id {
-                self.head.id = id.decode().into_owned();
-            }
-            if let Some(model) = model {
-                self.head.model = model.decode().into_owned();
-            }
-            if let Some(created) = created.filter(|created| *created > 0) {
-                self.head.created = created;
-            }
-            return;
+        self.begun = true;
+        let shown = self.shown;
+        let is_first = |told: &mut bool| !shown && !std::mem::replace(told, true);
+        let [told_id, told_model, told_created] = &mut self.told;
+        if let Some(created) = created.filter(|created| *created > 0)
+            && is_first(told_created)
+        {
+            self.head.created = created;
         }
-        for (name, given, ours) in [("provider_id", id, &self.head.id), ("provider_model", model, &self.head.model)] {
-            if let Some(given) = given
-                && given.raw() != ours.as_bytes()
-                && *given.decode() != **ours
-            {
+        for (name, given, ours, told) in [
+            ("provider_id", id, &mut self.head.id, told_id),
+            ("provider_model", model, &mut self.head.model, told_model),
+        ] {
+            let Some(given) = given.filter(|given| !given.is_empty()) else {
+                continue;
+            };
+            if is_first(told) {
+                *ours = given.decode().into_owned();
+            } else if given.raw() != ours.as_bytes() && *given.decode() != **ours {
                 let mut json = Vec::new();
                 write_str(&mut json, &given.decode());
                 // Not news by itself: it is passed over by `is_news`.
@@ -247,7 +267,7 @@ impl Stream {
     }
 
     /// Whether this value of an extra field differs from the last one seen in its place.
-    fn is_news(&mut self, place: u32, key: Str<'_>, json: &[u8]) -> bool {
+    fn is_news(&mut self, place: u64, key: Str<'_>, json: &[u8]) -> bool {
         if matches!(json, b"null" | b"{}" | b"[]" | b"\"\"") || OURS.contains(&key.raw()) {
             return false;
         }
@@ -266,11 +286,12 @@ impl Stream {
     /// Applies the rules to one choice; false if it says nothing new.
     fn settle(&mut self, choice: &mut Choice<'_>) -> bool {
         let mut news = false;
-        for Extra { key, json } in &choice.extra {
-            news |= self.is_news(1 + 2 * choice.index, *key, json);
+        let place = 2 * u64::from(choice.index);
+        for Extra { key, json } in choice.extra.iter().filter(|extra| !extra.is_copy()) {
+            news |= self.is_news(place + 1, *key, json);
         }
         for Extra { key, json } in &choice.delta.extra {
-            news |= self.is_news(2 + 2 * choice.index, *key, json);
+            news |= self.is_news(place + 2, *key, json);
         }
         if !self.choices.iter().any(|state| state.index == choice.index) {
             self.choices.push(ChoiceState { index: choice.index, ..ChoiceState::default() });
@@ -286,8 +307,9 @@ impl Stream {
             news = true;
             delta.role = delta.role.filter(|role| !role.is_empty()).or(Some(Str::plain("assistant")));
         }
+        let mut said = delta.function_call.is_some() | delta.audio.is_some() | delta.annotations.is_some();
         for call in &mut delta.tool_calls {
-            news |= state.settle_call(call, &self.head.id);
+            said |= state.settle_call(call, &self.head.id);
         }
         if state.finished {
             choice.finish_reason = None;
@@ -300,13 +322,11 @@ impl Stream {
         }
         let last = choice.finish_reason.is_some();
         let [content, reasoning, refusal] = &mut state.halves;
-        news |= settle_text(&mut delta.content, content, last);
-        news |= settle_text(&mut delta.reasoning_content, reasoning, last);
-        news |= settle_text(&mut delta.refusal, refusal, last);
-        news | delta.function_call.is_some()
-            | delta.audio.is_some()
-            | delta.annotations.is_some()
-            | matches!(choice.logprobs, Field::Value(_))
+        said |= settle_text(&mut delta.content, content, last);
+        said |= settle_text(&mut delta.reasoning_content, reasoning, last);
+        said |= settle_text(&mut delta.refusal, refusal, last);
+        state.spoken |= said;
+        news | said | matches!(choice.logprobs, Field::Value(_))
     }
 }
 
@@ -315,7 +335,8 @@ impl ChoiceState {
     fn settle_call(&mut self, call: &mut ToolCall<'_>, stream_id: &str) -> bool {
         let id = call.id.take().filter(|id| !id.is_empty());
         let given = id.as_ref().map(Text::decode);
-        let same_id = |state: &CallState| given.as_ref().is_none_or(|id| state.id.is_empty() || state.id == **id);
+        let same_id =
+            |state: &CallState| given.as_ref().is_none_or(|id| state.id.is_empty() || state.made || state.id == **id);
         let found = match (call.index, &given) {
             (Some(index), _) => self.calls.iter().rposition(|state| state.index == Some(index) && same_id(state)),
             (None, Some(id)) => self.calls.iter().rposition(|state| state.id == **id),
@@ -330,16 +351,19 @@ impl ChoiceState {
             return false;
         };
         let name = call.function.name.take().filter(|name| !name.is_empty() && !state.named);
-        if state.id.is_empty() {
-            if let Some(id) = given {
+        let nameless = state.id.is_empty();
+        if let Some(id) = given {
+            if nameless || state.made {
                 state.id = id.into_owned();
-            } else if name.is_some() {
-                // A call needs an id to be answered by; the provider gave none.
-                let tail = stream_id.rsplit('-').next().unwrap_or(stream_id);
-                state.id = format!("call_{}_{tail}_{place}", self.index);
+                state.made = false;
             }
-            call.id = (!state.id.is_empty()).then(|| Text::Owned(state.id.clone()));
+        } else if nameless && name.is_some() {
+            // A call needs an id to be answered by; the provider gave none.
+            let tail = stream_id.rsplit('-').next().unwrap_or(stream_id);
+            state.id = format!("call_{}_{tail}_{place}", self.index);
+            state.made = true;
         }
+        call.id = (nameless && !state.id.is_empty()).then(|| Text::Owned(state.id.clone()));
         call.index = u32::try_from(place).ok();
         call.kind = match found {
             None => call.kind.filter(|kind| !kind.is_empty()).or(Some(Str::plain("function"))),
@@ -350,7 +374,7 @@ impl ChoiceState {
         let mut arguments = Field::from(call.function.arguments.take());
         let grown = settle_text(&mut arguments, &mut state.half, false);
         call.function.arguments = match arguments.value() {
-            None if found.is_none() => Some(Text::Owned(String::new())),
+            None if call.kind.is_some_and(|kind| kind.raw() == b"function") => Some(Text::Owned(String::new())),
             arguments => arguments,
         };
         grown || found.is_none() || call.id.is_some() || call.function.name.is_some() || !call.extra.is_empty()
@@ -367,6 +391,9 @@ fn settle_text(text: &mut Field<Text<'_>>, half: &mut Option<u16>, last: bool) -
                 *half = piece.unescape(half.take(), &mut whole);
             }
             *text = Field::Value(Text::Owned(whole));
+        }
+        Field::Value(Text::Owned(piece)) if !piece.is_empty() && half.take().is_some() => {
+            piece.insert(0, char::REPLACEMENT_CHARACTER);
         }
         Field::Value(_) => {}
         _ if last && half.is_some() => *text = Field::Value(Text::Owned(String::new())),

@@ -122,7 +122,8 @@ impl Template {
             cursor.string().ok()?;
             rest = cursor.rest().strip_prefix(after.as_slice())?;
         }
-        rest.is_empty().then_some(text)
+        // Where this text is empty another field may speak.
+        (rest.is_empty() && !text.is_empty()).then_some(text)
     }
 
     /// Whether an event is one choice with one piece of text and nothing else that would be news twice.
@@ -190,6 +191,8 @@ struct Document<'a> {
     usage_elsewhere: Option<&'a [u8]>,
     timings: Option<&'a [u8]>,
     error: Option<&'a [u8]>,
+    /// The choices that have a whole message and no delta.
+    whole: Vec<u32>,
     /// A finish reason that means failure.
     failure: Option<Str<'a>>,
     filler: Option<Str<'a>>,
@@ -197,7 +200,7 @@ struct Document<'a> {
 
 /// True if the event was handed out as a chunk of nothing but text.
 fn accept(
-    document: Document<'_>,
+    mut document: Document<'_>,
     data: &[u8],
     is_error: bool,
     stream: &mut Stream,
@@ -205,14 +208,23 @@ fn accept(
 ) -> std::result::Result<bool, Error> {
     let no_choices = document.event.choices.is_empty();
     let failed = is_error || document.error.is_some();
+    for choice in &mut document.event.choices {
+        if document.whole.contains(&choice.index) && stream.has_spoken(choice.index) {
+            // The whole message once more, at the end of its deltas.
+            (choice.delta, choice.logprobs) = (Delta::default(), Field::Absent);
+        }
+    }
     let repeatable = document.is_completion && stream.push(document.event, sink);
     let last_word = no_choices || failed || stream.finished();
     let invalid = |error| Error::invalid_json(error, data);
-    if let Some(raw) = document.usage.or(document.usage_elsewhere) {
+    let mut reported = false;
+    for raw in [document.usage, document.usage_elsewhere].into_iter().flatten() {
         let counts = usage::openai_counts(raw).map_err(invalid)?;
-        stream.account().report(counts, raw, last_word);
-    } else if let Some(raw) = document.timings
-        && stream.usage().is_none()
+        reported = reported || stream.account().report(counts, raw, last_word);
+    }
+    if !reported
+        && let Some(raw) = document.timings
+        && stream.usage().is_none_or(|usage| timings_counts(&usage.raw).is_ok_and(|counts| counts.is_report()))
     {
         let counts = timings_counts(raw).map_err(invalid)?;
         stream.account().report(counts, raw, last_word);
@@ -253,7 +265,8 @@ fn read(data: &[u8]) -> Result<Document<'_>> {
                 document.is_completion = true;
                 event.choices.clear();
                 cursor.array(|cursor| {
-                    let choice = read_choice(cursor, &mut document.usage_elsewhere, &mut document.failure)?;
+                    let (choice, whole) = read_choice(cursor, &mut document.usage_elsewhere, &mut document.failure)?;
+                    document.whole.extend(whole.then_some(choice.index));
                     event.choices.push(choice);
                     Ok(())
                 })?;
@@ -277,7 +290,7 @@ fn read(data: &[u8]) -> Result<Document<'_>> {
                 let raw = cursor.skip()?;
                 Cursor::new(raw).object(|cursor, key| {
                     match &*key.bytes() {
-                        b"usage" => document.usage_elsewhere = object_or_skip(cursor)?,
+                        b"usage" => document.usage_elsewhere = object_or_skip(cursor)?.or(document.usage_elsewhere),
                         b"error" => {
                             let raw = cursor.skip()?;
                             document.error = Value::parse(raw)?.is_truthy().then_some(raw).or(document.error);
@@ -305,11 +318,12 @@ fn read(data: &[u8]) -> Result<Document<'_>> {
     Ok(document)
 }
 
+/// Also says whether the choice is a whole message and no piece of one.
 fn read_choice<'a>(
     cursor: &mut Cursor<'a>,
     usage: &mut Option<&'a [u8]>,
     failure: &mut Option<Str<'a>>,
-) -> Result<Choice<'a>> {
+) -> Result<(Choice<'a>, bool)> {
     let mut choice = Choice::default();
     let mut delta = None;
     let mut message = None;
@@ -343,11 +357,12 @@ fn read_choice<'a>(
                 let raw = cursor.skip()?;
                 choice.logprobs = if raw == b"null" { Field::Null } else { Field::Value(raw) };
             }
-            b"usage" => *usage = object_or_skip(cursor)?,
+            b"usage" => *usage = object_or_skip(cursor)?.or(*usage),
             _ => keep(cursor, key, &mut choice.extra)?,
         }
         Ok(())
     })?;
+    let whole = delta.is_none() && message.is_some();
     let copies = [("message", message), ("text", text)];
     choice.delta = match (delta, message, text) {
         (Some(delta), ..) => {
@@ -358,12 +373,13 @@ fn read_choice<'a>(
         (None, None, Some(text)) => Delta { content: text_field(&mut Cursor::new(text))?, ..Delta::default() },
         (None, None, None) => Delta::default(),
     };
-    Ok(choice)
+    Ok((choice, whole))
 }
 
 /// `whole` says that this is a message and no piece of one: its tool calls are counted by their place.
 fn read_delta<'a>(cursor: &mut Cursor<'a>, whole: bool) -> Result<Delta<'a>> {
     let mut delta = Delta::default();
+    let mut thinking = Field::Absent;
     let mut reasoning = Field::Absent;
     let mut details = None;
     cursor.object(|cursor, key| {
@@ -375,7 +391,7 @@ fn read_delta<'a>(cursor: &mut Cursor<'a>, whole: bool) -> Result<Delta<'a>> {
                     cursor.null()?;
                     delta.content = Field::Null;
                 }
-                Kind::Array => read_parts(cursor, &mut delta)?,
+                Kind::Array => thinking = read_parts(cursor, &mut delta)?,
                 // Structured output that was not made a string again.
                 _ => delta.content = Field::Value(Text::Owned(lossy(cursor.skip()?))),
             },
@@ -415,19 +431,23 @@ fn read_delta<'a>(cursor: &mut Cursor<'a>, whole: bool) -> Result<Delta<'a>> {
         }
         Ok(())
     })?;
-    // Three names for one thing; the same text may stand under two of them.
-    if is_blank(&delta.reasoning_content) {
-        if !matches!(reasoning, Field::Absent) {
-            delta.reasoning_content = reasoning;
-        } else if let Some(text) = details.map(details_text).transpose()?.flatten() {
-            delta.reasoning_content = Field::Value(Text::Owned(text));
+    // Four places for one thing; the same text may stand in two of them.
+    for other in [thinking, reasoning] {
+        if matches!(delta.reasoning_content, Field::Absent) || (is_blank(&delta.reasoning_content) && !is_blank(&other))
+        {
+            delta.reasoning_content = other;
         }
+    }
+    if is_blank(&delta.reasoning_content)
+        && let Some(text) = details.map(details_text).transpose()?.flatten()
+    {
+        delta.reasoning_content = Field::Value(Text::Owned(text));
     }
     Ok(delta)
 }
 
-/// Content as a list of typed parts: text is content, thinking is reasoning, the rest stays as it is.
-fn read_parts<'a>(cursor: &mut Cursor<'a>, delta: &mut Delta<'a>) -> Result<()> {
+/// Content as a list of typed parts: text is content, thinking is reasoning and given back, the rest stays as it is.
+fn read_parts<'a>(cursor: &mut Cursor<'a>, delta: &mut Delta<'a>) -> Result<Field<Text<'a>>> {
     let raw = cursor.skip()?;
     let mut content = String::new();
     let mut reasoning = String::new();
@@ -439,33 +459,36 @@ fn read_parts<'a>(cursor: &mut Cursor<'a>, delta: &mut Delta<'a>) -> Result<()> 
                 ("text", Some(text)) => content.push_str(text),
                 ("thinking" | "reasoning", _) => {
                     for list in [part.get("thinking"), part.get("summary")].into_iter().flatten() {
-                        append_texts(list, &mut reasoning);
+                        others |= append_texts(list, &mut reasoning);
                     }
+                    others |= part.get("signature").is_some();
                 }
                 _ => others = true,
             }
         }
-    }
-    if !reasoning.is_empty() {
-        delta.reasoning_content = Field::Value(Text::Owned(reasoning));
     }
     delta.content = if content.is_empty() { Field::Null } else { Field::Value(Text::Owned(content)) };
     if others {
         // OpenAI's `content` is text: the list is kept under a name of its own.
         delta.extra.push(Extra::new(Str::plain("content_parts"), raw));
     }
-    Ok(())
+    Ok(if reasoning.is_empty() { Field::Absent } else { Field::Value(Text::Owned(reasoning)) })
 }
 
-fn append_texts(list: &Value<'_>, out: &mut String) {
+/// True if there is a signature, which text does not hold.
+fn append_texts(list: &Value<'_>, out: &mut String) -> bool {
     match list {
-        Value::String(text) => out.push_str(text),
+        Value::String(text) => {
+            out.push_str(text);
+            false
+        }
         Value::Array(items) => {
             for item in items {
                 out.push_str(item.get("text").and_then(Value::as_str).unwrap_or_default());
             }
+            items.iter().any(|item| item.get("signature").is_some())
         }
-        _ => {}
+        _ => false,
     }
 }
 

@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 
 use penstock_core::chunk::{Choice, Chunk, Delta, Extra, Field, Function, Head, Text, ToolCall};
-use penstock_core::decoder::{Decoder, Dialect, End, Family, Options, decode_response};
+pub(crate) use penstock_core::decoder::Options;
+use penstock_core::decoder::{Decoder, Dialect, End, Family, decode_response};
 use penstock_core::error::Error;
 use penstock_core::stream::{Part, Sink};
 use penstock_core::usage::{Reasoning, Usage};
