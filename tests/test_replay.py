@@ -685,6 +685,14 @@ def test_a_taken_port_is_an_error(up: Upstream) -> None:
         Upstream(port=up.port).start()
 
 
+def test_it_may_be_stopped_at_once() -> None:
+    for _ in range(20):
+        upstream = Upstream().start()
+        upstream.stop()
+        assert upstream.start().names()
+        upstream.stop()
+
+
 def run(code: str) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=30, check=False

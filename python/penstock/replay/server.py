@@ -48,6 +48,7 @@ class Upstream:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._serving = threading.Event()
         self._process = 0
 
     def start(self) -> Self:
@@ -75,8 +76,11 @@ class Upstream:
         with self._lock:
             if self._loop is None or self._thread is None:
                 return
+            # A loop that is stopped while it still opens the server has nothing to run its clean-up on.
+            self._serving.wait(5)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(5)
+            self._serving.clear()
             self._thread = self._loop = None
             atexit.unregister(self.stop)
 
@@ -140,6 +144,7 @@ class Upstream:
         server = loop.run_until_complete(
             loop.create_server(lambda: Connection(self._ledger, self._answer), sock=listening, backlog=1024)
         )
+        self._serving.set()
         try:
             loop.run_forever()
         finally:
