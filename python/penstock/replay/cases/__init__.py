@@ -1,6 +1,6 @@
 """The wire families that replay speaks, one row each. A family joins here and nowhere else."""
 
 from ..family import Family
-from . import chat
+from . import anthropic, chat, responses
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (chat.FAMILY,)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (chat.FAMILY, anthropic.FAMILY, responses.FAMILY)}
