@@ -175,8 +175,10 @@ FAMILY = Family(
     done=b"",
     keepalive=_event({"type": "ping"}, 0),
     endless=(
-        b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
-        b'"delta":{"type":"text_delta","text":"',
+        (
+            b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
+            b'"delta":{"type":"text_delta","text":"'
+        ),
         b"water \xe6\xb0\xb4 ",
     ),
     finish=re.compile(rb'"stop_reason": ?"'),
