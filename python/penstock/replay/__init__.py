@@ -7,7 +7,8 @@
 
 `completion(model="replay/hello", ...)` uses it without more ado; `penstock replay` serves it to other programs.
 
-POST {any prefix}/chat/completions answers with the case that the model names: `hello`, or `chat/hello`.
+POST {any prefix}/chat/completions answers with the case that the model names: `hello`, or `chat/hello`. So do
+{any prefix}/messages and {any prefix}/responses, in their own families.
 GET /v1/models lists the cases, GET /stats tells what each caller did, DELETE /stats forgets it.
 
 What goes wrong is asked for after a `?` in the model's name, or in the request header `x-replay`, in one grammar:
