@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from random import random
 from time import monotonic, time
 from typing import Any, Literal, Unpack, overload
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from . import retry, transport
 from ._native import ChatCompletion, Decoder, __version__, decode_error, decode_response
@@ -257,7 +257,8 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
     for name in ("api_version", "organization"):
         if options.get(name) is not None and name not in values and not drop_params:
             raise UnsupportedParamsError(f"{provider.slug} has no {name}", param=name, provider=provider.slug)
-    url = base_url + fill(provider, provider.chat_path, {**values, "model": model})
+    path = provider.stream_path if stream and provider.stream_path else provider.chat_path
+    url = base_url + fill(provider, path, {**values, "model": quote(model, safe=provider.path_safe)})
     if options.get("extra_query"):
         url += ("&" if "?" in url else "?") + urlencode(options["extra_query"], doseq=True)
 

@@ -28,7 +28,9 @@ class Provider:
     models: how the bare names begin that mean this provider without a slash.
     family: the wire family; `dialect` is how its streams differ within it, as the Decoder takes it.
     base_url: up to the version, with `{setting}`s; None where the caller must give `api_base`; a function where it is
-        known only at the call.
+        known only at the call, with the settings.
+    chat_path, stream_path: what follows the base URL, with `{setting}`s and `{model}`; stream_path where streams are
+        asked for elsewhere. `path_safe`: the characters of a model id that are not escaped there.
     base_env, key_env: variables for base URL and key, first set one wins.
     key_required: whether a call without a key is refused before it is sent.
     auth: the header for the key, and how the key stands in it.
@@ -44,9 +46,11 @@ class Provider:
     models: tuple[str, ...] = ()
     family: str = "chat"
     dialect: Mapping[str, str] = field(default_factory=dict)
-    base_url: str | Callable[[], str] | None = None
+    base_url: str | Callable[[Mapping[str, str]], str] | None = None
     base_env: tuple[str, ...] = ()
     chat_path: str = "/chat/completions"
+    stream_path: str | None = None
+    path_safe: str = "/:@"
     key_env: tuple[str, ...] = ()
     key_required: bool = True
     auth: tuple[str, str] = ("authorization", "Bearer {key}")
@@ -59,12 +63,20 @@ class Provider:
     elsewhere: "Provider | None" = None
 
 
-def _replay() -> str:
+def _replay(_: Mapping[str, str]) -> str:
     """The base URL of the local replay server, which starts with the first call that needs it."""
     from penstock import replay
 
     base_url: str = replay.upstream().base_url
     return base_url
+
+
+def _vertex(values: Mapping[str, str]) -> str:
+    """The base URL of a location, which for some is a host of another form."""
+    location = values["vertex_location"]
+    hosts = {"global": "aiplatform.googleapis.com"}
+    hosts |= {name: f"aiplatform.{name}.rep.googleapis.com" for name in ("us", "eu")}
+    return f"https://{hosts.get(location, f'{location}-aiplatform.googleapis.com')}/v1"
 
 
 MAX_TOKENS: Mapping[str, str] = {"max_completion_tokens": "max_tokens"}
@@ -74,6 +86,25 @@ OPENAI_SETTINGS = (
     Setting(keyword="organization", env=("OPENAI_ORG_ID", "OPENAI_ORGANIZATION"), header="openai-organization"),
     Setting(keyword="project", env=("OPENAI_PROJECT_ID",), header="openai-project"),
 )
+
+OTHERS_LACK = frozenset(
+    {
+        "prediction",
+        "audio",
+        "logit_bias",
+        "user",
+        "verbosity",
+        "parallel_tool_calls",
+        "functions",
+        "function_call",
+        "web_search_options",
+        "store",
+        "metadata",
+        "safety_identifier",
+        "prompt_cache_key",
+    }
+)
+"""Parameters that the families gemini, cohere and ollama have nothing for."""
 
 ROWS: tuple[Provider, ...] = (
     Provider(
@@ -104,6 +135,19 @@ ROWS: tuple[Provider, ...] = (
         # As openai without stream_options: it reports the usage unasked, with the finish reason.
     ),
     Provider(
+        slug="cohere",
+        aliases=("cohere_chat",),
+        models=("command-",),
+        family="cohere",
+        base_url="https://api.cohere.com",
+        base_env=("COHERE_API_BASE",),
+        chat_path="/v2/chat",
+        key_env=("COHERE_API_KEY", "CO_API_KEY"),
+        renames={**MAX_TOKENS, "top_p": "p", "top_k": "k", "stop": "stop_sequences"},
+        unsupported=OTHERS_LACK
+        | {"n", "modalities", "top_logprobs", "service_tier", "min_p", "repetition_penalty"},
+    ),
+    Provider(
         slug="deepseek",
         models=("deepseek-",),
         base_url="https://api.deepseek.com/v1",
@@ -119,6 +163,20 @@ ROWS: tuple[Provider, ...] = (
         key_env=("FIREWORKS_API_KEY", "FIREWORKS_AI_API_KEY", "FIREWORKSAI_API_KEY", "FIREWORKS_AI_TOKEN"),
         stream_options=True,
         renames=MAX_TOKENS,
+    ),
+    Provider(
+        slug="gemini",
+        models=("gemini-",),
+        family="gemini",
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        base_env=("GEMINI_API_BASE",),
+        chat_path="/models/{model}:generateContent",
+        stream_path="/models/{model}:streamGenerateContent?alt=sse",
+        key_env=("GOOGLE_API_KEY", "GEMINI_API_KEY", "PALM_API_KEY"),
+        # In the query it would get into logs.
+        auth=("x-goog-api-key", "{key}"),
+        renames=MAX_TOKENS,
+        unsupported=OTHERS_LACK | {"min_p", "repetition_penalty"},
     ),
     Provider(
         slug="groq",
@@ -137,6 +195,18 @@ ROWS: tuple[Provider, ...] = (
         stream_options=False,
         renames={**MAX_TOKENS, "seed": "random_seed"},
         spellings={"tool_choice": {"required": "any"}},
+    ),
+    Provider(
+        slug="ollama",
+        aliases=("ollama_chat",),
+        family="ollama",
+        base_url="http://localhost:11434",
+        base_env=("OLLAMA_API_BASE",),
+        chat_path="/api/chat",
+        key_env=("OLLAMA_API_KEY",),
+        key_required=False,
+        renames=MAX_TOKENS,
+        unsupported=OTHERS_LACK | {"n", "modalities", "tool_choice", "service_tier"},
     ),
     Provider(
         slug="openrouter",
@@ -174,6 +244,23 @@ ROWS: tuple[Provider, ...] = (
         key_env=("TOGETHER_API_KEY", "TOGETHER_AI_API_KEY", "TOGETHERAI_API_KEY", "TOGETHER_AI_TOKEN"),
         stream_options=True,
         renames=MAX_TOKENS,
+    ),
+    Provider(
+        slug="vertex_ai",
+        family="gemini",
+        base_url=_vertex,
+        base_env=("VERTEXAI_API_BASE",),
+        chat_path="/projects/{vertex_project}/locations/{vertex_location}/publishers/google/models/{model}:generateContent",
+        stream_path="/projects/{vertex_project}/locations/{vertex_location}/publishers/google"
+        "/models/{model}:streamGenerateContent?alt=sse",
+        # An OAuth access token, by the name that gcloud reads it from.
+        key_env=("CLOUDSDK_AUTH_ACCESS_TOKEN",),
+        settings=(
+            Setting(keyword="vertex_project", env=("VERTEXAI_PROJECT", "GOOGLE_CLOUD_PROJECT")),
+            Setting(keyword="vertex_location", env=("VERTEXAI_LOCATION", "GOOGLE_CLOUD_LOCATION"), default="global"),
+        ),
+        renames=MAX_TOKENS,
+        unsupported=OTHERS_LACK | {"service_tier", "min_p", "repetition_penalty"},
     ),
     Provider(
         slug="xai",

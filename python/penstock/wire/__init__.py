@@ -127,8 +127,8 @@ def plain(value: Any) -> Any:
     raise TypeError(f"{type_of(value).__name__} has no JSON form")
 
 
-def encode(body: Mapping[str, Any]) -> bytes:
-    """The request body as JSON.
+def encode(body: Any) -> bytes:
+    """The request body, or a part of it, as JSON.
 
     Raises:
         BadRequestError: something in it has no JSON form.
@@ -157,3 +157,30 @@ def response_format(value: Any) -> Any:
         "type": "json_schema",
         "json_schema": {"name": value.__name__, "strict": True, "schema": strict_schema(value)},
     }
+
+
+def plain_data(value: Any) -> Any:
+    """Messages, tools and the like as dicts and lists all the way down, whatever objects they were made of.
+
+    Raises:
+        BadRequestError: something in it has no JSON form.
+    """
+    import orjson
+
+    return orjson.loads(encode(value))
+
+
+def text_of(message: Mapping[str, Any]) -> str:
+    """The text of a message, its content a string or parts of which only the texts count."""
+    content = message.get("content")
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part["text"] for part in content if part.get("type") == "text")
+
+
+def split_data_url(url: str) -> tuple[str, str] | None:
+    """The media type and the base64 of a data URL; None for any other."""
+    head, comma, data = url.partition(",")
+    if not (comma and head.startswith("data:") and head.endswith(";base64")):
+        return None
+    return head.removeprefix("data:").removesuffix(";base64").partition(";")[0], data
