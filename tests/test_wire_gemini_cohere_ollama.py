@@ -229,7 +229,7 @@ def test_gemini_thinking(model: str, options: dict[str, Any], expected: Mapping[
 
 
 def test_gemini_tools() -> None:
-    search = {"googleSearch": {}}
+    search: dict[str, Any] = {"googleSearch": {}}
     sent_body = body("gemini/gemini-2.5-flash", tools=[TOOL, search], tool_choice=None)
     declaration = {"name": "f", "description": "d", "parametersJsonSchema": {"type": "object", "$defs": {}}}
     assert sent_body["tools"] == [{"functionDeclarations": [declaration]}, search]
@@ -414,3 +414,9 @@ def test_ollama_refuses_what_it_cannot_say() -> None:
             completion("ollama/m", MESSAGES, **{name: value})  # type: ignore[call-overload]
     image = {"type": "image_url", "image_url": {"url": "https://a/b.png"}}
     assert "data URLs" in str(refused("ollama/m", [{"role": "user", "content": [image]}]))
+
+
+def test_a_server_at_home_is_nobody_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "home")
+    request = sent("openai/m", api_key=None, api_base="http://localhost:8000/v1")
+    assert request.headers["authorization"] == "Bearer home"

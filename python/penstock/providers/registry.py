@@ -144,8 +144,7 @@ ROWS: tuple[Provider, ...] = (
         chat_path="/v2/chat",
         key_env=("COHERE_API_KEY", "CO_API_KEY"),
         renames={**MAX_TOKENS, "top_p": "p", "top_k": "k", "stop": "stop_sequences"},
-        unsupported=OTHERS_LACK
-        | {"n", "modalities", "top_logprobs", "service_tier", "min_p", "repetition_penalty"},
+        unsupported=OTHERS_LACK | {"n", "modalities", "top_logprobs", "service_tier", "min_p", "repetition_penalty"},
     ),
     Provider(
         slug="deepseek",

@@ -121,8 +121,8 @@ def fill(provider: Provider, template: str, values: Mapping[str, str]) -> str:
 
 
 def own_host(provider: Provider) -> str | None:
-    """The host of the row's own base URL, if it is one fixed host."""
+    """The host of the row's own base URL, if it is one fixed host. The caller's own machine is nobody's."""
     if not isinstance(provider.base_url, str):
         return None
     host = urlsplit(provider.base_url).hostname
-    return None if host is None or "{" in host else host
+    return None if host is None or "{" in host or host == "localhost" else host

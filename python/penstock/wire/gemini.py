@@ -31,7 +31,12 @@ LOST_SIGNATURE = "skip_thought_signature_validator"
 
 
 def build(
-    provider: Provider, model: str, messages: Sequence[Any], parameters: Mapping[str, Any], *, stream: bool
+    provider: Provider,  # noqa: ARG001  the same arguments in each family
+    model: str,
+    messages: Sequence[Any],
+    parameters: Mapping[str, Any],
+    *,
+    stream: bool,  # noqa: ARG001
 ) -> dict[str, Any]:
     """The request body. Whether to stream stands in the URL.
 
@@ -202,22 +207,20 @@ def _arguments(call: Mapping[str, Any]) -> Any:
     try:
         return json.loads(call["function"].get("arguments") or "{}")
     except ValueError:
-        raise BadRequestError(
-            f"messages: the arguments of call {call['id']!r} are no JSON", param="messages"
-        ) from None
+        raise BadRequestError(f"messages: the arguments of call {call['id']!r} are no JSON", param="messages") from None
 
 
-def _id(id: str) -> dict[str, str]:
+def _id(call: str) -> dict[str, str]:
     """An id that the provider gave; one that was made up here means nothing there."""
-    return {} if id.startswith("call_") else {"id": id}
+    return {} if call.startswith("call_") else {"id": call}
 
 
 def _result(message: Mapping[str, Any], names: Mapping[str, str]) -> list[Any]:
     """The result of a call, which needs the function's name; what is not text stands beside it."""
-    id = message.get("tool_call_id") or ""
-    name = message.get("name") or names.get(id)
+    call = message.get("tool_call_id") or ""
+    name = message.get("name") or names.get(call)
     if name is None:
-        raise BadRequestError(f"messages: no tool call before has the id {id!r}", param="messages")
+        raise BadRequestError(f"messages: no tool call before has the id {call!r}", param="messages")
     parts = _parts(message.get("content"))
     text = "".join(part["text"] for part in parts if "text" in part)
     try:
@@ -226,7 +229,7 @@ def _result(message: Mapping[str, Any], names: Mapping[str, str]) -> list[Any]:
         response = None
     if not isinstance(response, dict):
         response = {"output": text}
-    result = {"functionResponse": {"name": name, "response": response, **_id(id)}}
+    result = {"functionResponse": {"name": name, "response": response, **_id(call)}}
     return [result, *(part for part in parts if "text" not in part)]
 
 
@@ -250,13 +253,13 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
             return {"inlineData": {"mimeType": f"audio/{audio['format']}", "data": audio["data"]}}
         case "file":
             file = part["file"]
-            return _media(
-                file.get("file_data") or file.get("file_id") or "", file.get("format"), file.get("filename")
-            )
+            return _media(file.get("file_data") or file.get("file_id") or "", file.get("format"), file.get("filename"))
         case None:
             return dict(part)  # a part as the family itself has it
         case kind:
-            raise BadRequestError(f"messages: a content part of type {kind!r} cannot be said to Gemini", param="messages")
+            raise BadRequestError(
+                f"messages: a content part of type {kind!r} cannot be said to Gemini", param="messages"
+            )
 
 
 def _media(source: str, mime_type: str | None = None, filename: str | None = None) -> dict[str, Any]:

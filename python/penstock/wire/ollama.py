@@ -33,7 +33,12 @@ LEVELS: Mapping[str, bool | str] = {
 
 
 def build(
-    provider: Provider, model: str, messages: Sequence[Any], parameters: Mapping[str, Any], *, stream: bool
+    provider: Provider,  # noqa: ARG001  the same arguments in each family
+    model: str,
+    messages: Sequence[Any],
+    parameters: Mapping[str, Any],
+    *,
+    stream: bool,
 ) -> dict[str, Any]:
     """The request body.
 
@@ -117,7 +122,5 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     try:
         arguments = json.loads(call["function"].get("arguments") or "{}")
     except ValueError:
-        raise BadRequestError(
-            f"messages: the arguments of call {call['id']!r} are no JSON", param="messages"
-        ) from None
+        raise BadRequestError(f"messages: the arguments of call {call['id']!r} are no JSON", param="messages") from None
     return {"function": {"name": call["function"]["name"], "arguments": arguments}}
