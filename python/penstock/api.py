@@ -30,13 +30,17 @@ from .providers.auth import key_header, key_of
 from .providers.registry import ROWS, Provider
 from .providers.resolve import base_of, fill, resolve, setting_headers, settings
 from .stream import AsyncStream, Attempt, Exchange, Flow, Stream, as_events
-from .transport import Answer, Port, Request, Route, Scripted, failure, media_type, request_id, run
+from .transport import Answer, Port, Request, Route, Scripted, failure, request_id, run
 from .wire import Parameters, builder, encode, plain, select
 
 ERROR_BODY = 1 << 20
 """Bytes of an error response that are read."""
 
 REFUSED_STATUS = (400, 422)
+
+SECRET = 8
+"""Characters that a key has at least. What is shorter ("x", "none", "EMPTY") is for local servers that want no key, and
+would be found within words."""
 
 
 class Options(Parameters, total=False):
@@ -204,7 +208,7 @@ class Call:
     def complete(self, error: APIError) -> APIError:
         """The error with provider and model, and without the key, which some servers repeat."""
         error.fill(provider=self.provider.slug, model=self.model)
-        if self.key:
+        if self.key and len(self.key) >= SECRET:
             for name in ("message", "code", "type", "param", "body"):
                 setattr(error, name, _without(self.key, getattr(error, name)))
             error.args = (error.message,)
@@ -465,31 +469,37 @@ async def _read(call: Call, watch: Watch, answer: Answer, *, blocking: bool) -> 
     if not 200 <= answer.status_code < 300:
         exchange = Exchange(answer, watch)
         try:
-            body = await exchange.whole(ERROR_BODY)
+            body = await exchange.most(ERROR_BODY)  # the status says enough, however its body ends
         finally:
             await exchange.close()
         raise _refusal(answer, body)
-    if call.stream and media_type(answer.headers) != "application/json":
+    if call.stream:
         flow = Flow(answer, watch, call.decoder(), call.complete)
         try:
-            await flow.begin()
+            document = await flow.begin()
         except APIError as error:
             await flow.close()
             raise flow.complete(error) from None
         except BaseException:
             await flow.close()
             raise
-        return flow
+        if document is None:
+            return flow
+        # The server did not stream. Its answer goes the way of all streams, as one of a single event.
+        await flow.close()
+        events = as_events(_decoded(call, document))
+        return await _scripted(call, answer.status_code, answer.headers, events, watch, blocking=blocking)
     exchange = Exchange(answer, watch)
     try:
         body = await exchange.whole()
     finally:
         await exchange.close()
-    completion = decode_response(body, family=call.provider.family, dialect=call.provider.dialect, model=call.model)
-    if not call.stream:
-        return completion
-    # The server did not stream. Its answer goes the way of all streams, as one of a single event.
-    return await _scripted(call, answer.status_code, answer.headers, as_events(completion), watch, blocking=blocking)
+    return _decoded(call, body)
+
+
+def _decoded(call: Call, body: bytes) -> ChatCompletion:
+    """A whole response."""
+    return decode_response(body, family=call.provider.family, dialect=call.provider.dialect, model=call.model)
 
 
 def _refusal(answer: Answer, body: bytes) -> APIError:

@@ -155,7 +155,10 @@ class APIError(Exception):
 
 
 class APIConnectionError(APIError):
-    """No connection, no response, or a response that ended before the completion did (then with `partial`)."""
+    """No connection, no response, or a response that ended before the completion did (then with `partial`).
+
+    `code` is "tls" where the server's certificate is not trusted, or it speaks no TLS: that is not tried again.
+    """
 
     retryable = True
 

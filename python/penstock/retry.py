@@ -15,8 +15,8 @@ LONGEST_PAUSE = 8.0
 LONGEST_RETRY_AFTER = 60.0
 """Seconds. A provider that asks for a longer wait gets no second attempt: the caller can do something better."""
 
-SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
-"""Codes of a 429 that no waiting cures."""
+SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "tls"})
+"""Codes that no waiting cures: of a 429, and of a server whose certificate is not trusted."""
 
 ELSEWHERE = (AuthenticationError, PermissionDeniedError, NotFoundError, ContextWindowExceededError)
 """Errors that are final here but may not be with another model."""

@@ -33,10 +33,13 @@ STREAMS = frozenset(
 )
 """Content types under which streams come. Others are believed only if the first bytes look like events."""
 
+DOCUMENT = "application/json"
+
 SPOKEN = ("content", "reasoning_content", "tool_calls", "refusal", "function_call", "audio")
 """The fields of a delta that hold tokens."""
 
 EVENTS = (b"data:", b"event:", b"id:", b"retry:", b":")
+"""How the first line of a stream of events begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +103,20 @@ class Exchange:
             watch.check()
         return data
 
-    async def whole(self, limit: int | None = None) -> bytes:
-        """The whole body; with `limit` no more than the reads that bring so many bytes."""
-        parts, size = [], 0
+    async def whole(self) -> bytes:
+        """The whole body."""
+        parts = []
         while (data := await self.read()) is not None:
             parts.append(data)
-            size += len(data)
-            if limit is not None and size >= limit:
-                break
         return b"".join(parts)
+
+    async def most(self, limit: int) -> bytes:
+        """What can be had of the body: no more than the reads that bring so many bytes, and up to where it breaks."""
+        body = bytearray()
+        with suppress(Exception):
+            while len(body) < limit and (data := await self.read()) is not None:
+                body += data
+        return bytes(body)
 
     def over(self) -> None:
         """The body is at its end: by itself, or because the watchdog shut the connection down, which raises Timeout."""
@@ -143,23 +151,30 @@ class Flow(Exchange):
         self.left = False
         self._complete = complete
 
-    async def begin(self) -> None:
+    async def begin(self) -> bytes | None:
         """Reads up to the first event, so that an error there can still be answered by another attempt.
+
+        Returns:
+            The whole body if it is one document: the server did not stream. Else None.
 
         Raises:
             APIError: the first event is an error, or there is none.
         """
         data = await self.read()
         kind = media_type(self.answer.headers)
-        if kind not in STREAMS and not (data or b"").lstrip().startswith(EVENTS):
+        if kind not in STREAMS and not is_event(data or b""):
+            if kind == DOCUMENT:
+                self.watch.token()
+                return (data or b"") + await self.whole()
             shown = (data or b"")[:QUOTED].decode("utf-8", "replace")
             raise APIResponseValidationError(f"the answer is no stream but {kind}, beginning {shown!r}", body=shown)
         while data is not None:
             self.first = self.decoder.feed(data)
             if self.first or self.decoder.ended:
-                return
+                return None
             data = await self.read()
         self.first = self.decoder.finish()
+        return None
 
     def attend(self, chunks: Sequence[Any]) -> bool:
         """Looks after the clocks by hand, and tells whether that is needed any longer.
@@ -223,6 +238,12 @@ class Flow(Exchange):
                         break
             await (self.tail() if decoder.ended else self.close())
         return decoder.usage
+
+
+def is_event(data: bytes) -> bool:
+    """Whether a body that begins like this may be a stream of events: the first read can end within a word."""
+    head = data.lstrip()
+    return any(head.startswith(event) or (head and event.startswith(head)) for event in EVENTS)
 
 
 def speaks(chunk: Any) -> bool:

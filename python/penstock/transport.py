@@ -342,17 +342,27 @@ def _trust(verify: Any, cert: Any) -> Any:
 
     `verify` is an SSLContext, a bool, or the path of a bundle or a directory; `cert` a path, or certificate, key and
     password.
+
+    Raises:
+        BadRequestError: a file is not there or is not what it should be.
     """
     import ssl
 
     context = verify
-    if isinstance(verify, bool):
-        context = _httpx().create_ssl_context(verify=verify)
-    elif isinstance(verify, str | os.PathLike):
-        path = Path(verify)
-        context = ssl.create_default_context(capath=path) if path.is_dir() else ssl.create_default_context(cafile=path)
+    try:
+        if isinstance(verify, bool):
+            context = _httpx().create_ssl_context(verify=verify)
+        elif isinstance(verify, str | os.PathLike):
+            path = Path(verify)
+            where = (None, path) if path.is_dir() else (path, None)
+            context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=where[0], capath=where[1])
+    except OSError as error:
+        raise BadRequestError(f"verify: {verify}: {error.strerror or error}", param="verify") from error
     if cert is not None:
-        context.load_cert_chain(*((cert,) if isinstance(cert, str | os.PathLike) else cert))
+        try:
+            context.load_cert_chain(*((cert,) if isinstance(cert, str | os.PathLike) else cert))
+        except OSError as error:
+            raise BadRequestError(f"cert: {error.strerror or error}", param="cert") from error
     return context
 
 
@@ -420,9 +430,31 @@ def failure(error: Exception, watch: Watch) -> APIError | None:
         return BadRequestError(f"{error} ({type(error).__name__})", param="api_base")
     if "DecodingError" in names:
         return APIResponseValidationError(f"the body cannot be decompressed: {error}")
+    if "ConnectError" in names:
+        cause = _cause(error)
+        where = getattr(getattr(error, "_request", None), "url", None)
+        why = str(cause) or "the connection failed"
+        # Another attempt at the same certificate ends the same way; a server that hung up may have been starting.
+        untrusted = type(cause).__name__ in ("SSLError", "SSLCertVerificationError")
+        return APIConnectionError(
+            f"no connection to {where.netloc.decode()}: {why}" if where is not None else why,
+            code="tls" if untrusted else None,
+        )
     if names & {"HTTPError", "StreamError"} or isinstance(error, OSError):
-        return APIConnectionError(f"{str(error) or 'the connection failed'} ({type(error).__name__})")
+        return APIConnectionError(f"{str(_cause(error)) or 'the connection failed'} ({type(error).__name__})")
     return None
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The word of the system in a chain of wrapped errors, or else the first that says anything."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        inner = link.exceptions[0] if isinstance(link, BaseExceptionGroup) else None
+        link = inner or link.__cause__ or link.__context__
+    system = (each for each in chain if isinstance(each, OSError) and each.errno is not None)
+    return next(system, None) or next((each for each in chain if str(each)), error)
 
 
 REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id", "x-generation-id")

@@ -148,13 +148,6 @@ def test_a_server_that_ignores_stream_is_read_all_the_same(world: Any) -> None:
     assert stream.request_id
 
 
-@pytest.mark.parametrize("script", ["gzip", "chunk=1", "chunk=random:7", "content_type=text/plain", "nodone"])
-def test_bytes_may_come_in_any_way(world: Any, script: str) -> None:
-    chunks, _ = world.stream("hello")
-    strange, _ = world.stream(f"hello?{script}")
-    assert text(strange) == text(chunks)
-
-
 def test_many_chunks_in_one_read_leave_the_loop_its_turns(up: Upstream) -> None:
     async def main() -> int:
         stream = await acompletion("openai/long-200?chunk=1m", MESSAGES, stream=True, api_base=up.base_url, api_key="x")

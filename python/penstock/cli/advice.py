@@ -92,6 +92,8 @@ def _clock(error: APIError, target: Target) -> str:
 def _connection(error: APIError, target: Target) -> str:
     if error.partial is not None or error.headers is not None:
         return f"{target.where} ended the answer before it was complete. Try again."
+    if error.code == "tls":
+        return f"Check {target.where}: http or https? SSL_CERT_FILE can name an authority of your own."
     given = ["--api-base", *(target.row.base_env if target.row else ())]
     return f"Nothing answers at {target.where}. Is it running? Check {' or '.join(given)}, and your network."
 
