@@ -10,12 +10,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from penstock import BadRequestError
 from penstock.providers.registry import ROWS
+from penstock.providers.resolve import resolve
 from penstock.replay import Upstream
 from penstock.replay.cases import FAMILIES
 
@@ -53,15 +56,21 @@ def environment(upstream: Upstream) -> dict[str, str]:
     return kept
 
 
-def models(code: str) -> set[str]:
-    """The models that a block names, as its provider will be asked for them."""
+def models(code: str) -> dict[str, str]:
+    """The models that a block names, as its provider will be asked for them, with the provider's family."""
     strings = {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}
-    return {text.partition("/")[2] or text for text in strings if isinstance(text, str) and re.fullmatch(r"\S+", text)}
+    found = {}
+    for text in strings:
+        if isinstance(text, str) and re.fullmatch(r"\S+", text):
+            with suppress(BadRequestError):
+                row, name = resolve(text)
+                found[name] = row.family
+    return found
 
 
 @pytest.mark.parametrize("block", list(blocks()), ids=lambda block: block.where)
 def test_block_runs(block: Block, upstream: Upstream, tmp_path: Path) -> None:
-    cases = {name: family.find("hello") for family in FAMILIES.values() for name in models(block.code)}
+    cases = {name: FAMILIES[family].find("hello") for name, family in models(block.code).items() if family in FAMILIES}
     upstream.recorded.update({name: case for name, case in cases.items() if case and "?" not in name})  # type: ignore[misc]
     script = tmp_path / "block.py"
     script.write_text(block.code, encoding="utf-8")

@@ -77,7 +77,7 @@ class Provider:
     chat_path, stream_path: what follows the base URL, with `{setting}`s and `{model}`; stream_path where streams are
         asked for elsewhere. `path_safe`: the characters of a model id that are not escaped there.
     base_url: up to the version, with `{setting}`s; None where the caller must give `api_base`; a function where it is
-        known only at the call.
+        known only at the call, with the settings.
     hosts: further hosts of this vendor, as shell patterns: no other provider's key goes there.
     base_env, key_env: variables for base URL and key, first set one wins.
     key_required: whether a call without a key is refused before it is sent.
@@ -96,7 +96,7 @@ class Provider:
     models: tuple[str, ...] = ()
     family: str = "chat"
     dialect: Mapping[str, str] = field(default_factory=dict)
-    base_url: str | Callable[[], str] | None = None
+    base_url: str | Callable[[Mapping[str, str]], str] | None = None
     hosts: tuple[str, ...] = ()
     base_env: tuple[str, ...] = ()
     chat_path: str = "/chat/completions"
@@ -180,12 +180,40 @@ AWS_SETTINGS = (
 )
 
 
-def _replay() -> str:
+OTHERS_LACK = frozenset(
+    {
+        "prediction",
+        "audio",
+        "logit_bias",
+        "user",
+        "verbosity",
+        "parallel_tool_calls",
+        "functions",
+        "function_call",
+        "web_search_options",
+        "store",
+        "metadata",
+        "safety_identifier",
+        "prompt_cache_key",
+    }
+)
+"""Parameters that the families gemini, cohere and ollama have nothing for."""
+
+
+def _replay(_: Mapping[str, str]) -> str:
     """The base URL of the local replay server, which starts with the first call that needs it."""
     from penstock import replay
 
     base_url: str = replay.upstream().base_url
     return base_url
+
+
+def _vertex(values: Mapping[str, str]) -> str:
+    """The base URL of a location, which for some is a host of another form."""
+    location = values["vertex_location"]
+    hosts = {"global": "aiplatform.googleapis.com"}
+    hosts |= {name: f"aiplatform.{name}.rep.googleapis.com" for name in ("us", "eu")}
+    return f"https://{hosts.get(location, f'{location}-aiplatform.googleapis.com')}/v1"
 
 
 ROWS: tuple[Provider, ...] = (
@@ -380,6 +408,18 @@ ROWS: tuple[Provider, ...] = (
         spellings=REQUIRED_IS_ANY,
     ),
     compatible("cognition", "https://api.cognition.ai/v1", "COGNITION_API_KEY", "COGNITION_API_BASE"),
+    Provider(
+        slug="cohere",
+        aliases=("cohere_chat",),
+        models=("command-",),
+        family="cohere",
+        base_url="https://api.cohere.com",
+        base_env=("COHERE_API_BASE",),
+        chat_path="/v2/chat",
+        key_env=("COHERE_API_KEY", "CO_API_KEY"),
+        renames={**MAX_TOKENS, "top_p": "p", "top_k": "k", "stop": "stop_sequences"},
+        unsupported=OTHERS_LACK | {"n", "modalities", "top_logprobs", "service_tier", "min_p", "repetition_penalty"},
+    ),
     compatible("cometapi", "https://api.cometapi.com/v1", "COMETAPI_KEY", "COMETAPI_API_BASE"),
     compatible("compactifai", "https://api.compactif.ai/v1", "COMPACTIFAI_API_KEY"),
     compatible("cortecs", "https://api.cortecs.ai/v1", "CORTECS_API_KEY", "CORTECS_API_BASE"),
@@ -460,6 +500,20 @@ ROWS: tuple[Provider, ...] = (
         "FRIENDLI_API_BASE",
     ),
     classic("galadriel", "https://api.galadriel.com/v1", "GALADRIEL_API_KEY", "GALADRIEL_API_BASE"),
+    Provider(
+        slug="gemini",
+        models=("gemini-",),
+        family="gemini",
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        base_env=("GEMINI_API_BASE",),
+        chat_path="/models/{model}:generateContent",
+        stream_path="/models/{model}:streamGenerateContent?alt=sse",
+        key_env=("GOOGLE_API_KEY", "GEMINI_API_KEY", "PALM_API_KEY"),
+        # In the query it would get into logs.
+        auth=("x-goog-api-key", "{key}"),
+        renames=MAX_TOKENS,
+        unsupported=OTHERS_LACK | {"min_p", "repetition_penalty"},
+    ),
     classic("github", "https://models.github.ai/inference", ("GITHUB_TOKEN", "GITHUB_API_KEY"), "GITHUB_API_BASE"),
     classic("gmi", "https://api.gmi-serving.com/v1", "GMI_API_KEY"),
     compatible(
@@ -561,6 +615,18 @@ ROWS: tuple[Provider, ...] = (
         "https://integrate.api.nvidia.com/v1",
         ("NVIDIA_NIM_API_KEY", "NVIDIA_API_KEY"),
         "NVIDIA_NIM_API_BASE",
+    ),
+    Provider(
+        slug="ollama",
+        aliases=("ollama_chat",),
+        family="ollama",
+        base_url="http://localhost:11434",
+        base_env=("OLLAMA_API_BASE",),
+        chat_path="/api/chat",
+        key_env=("OLLAMA_API_KEY",),
+        key_required=False,
+        renames=MAX_TOKENS,
+        unsupported=OTHERS_LACK | {"n", "modalities", "tool_choice", "service_tier"},
     ),
     # The compatible side of Ollama.
     classic("ollama_v1", "http://localhost:11434/v1", "OLLAMA_API_KEY", key_required=False),
@@ -714,6 +780,23 @@ ROWS: tuple[Provider, ...] = (
             Setting(keyword="site_url", env=("VERCEL_SITE_URL",), header="http-referer"),
             Setting(keyword="app_name", env=("VERCEL_APP_NAME",), header="x-title"),
         ),
+    ),
+    Provider(
+        slug="vertex_ai",
+        family="gemini",
+        base_url=_vertex,
+        base_env=("VERTEXAI_API_BASE",),
+        chat_path="/projects/{vertex_project}/locations/{vertex_location}/publishers/google/models/{model}:generateContent",
+        stream_path="/projects/{vertex_project}/locations/{vertex_location}/publishers/google"
+        "/models/{model}:streamGenerateContent?alt=sse",
+        # An OAuth access token, by the name that gcloud reads it from.
+        key_env=("CLOUDSDK_AUTH_ACCESS_TOKEN",),
+        settings=(
+            Setting(keyword="vertex_project", env=("VERTEXAI_PROJECT", "GOOGLE_CLOUD_PROJECT")),
+            Setting(keyword="vertex_location", env=("VERTEXAI_LOCATION", "GOOGLE_CLOUD_LOCATION"), default="global"),
+        ),
+        renames=MAX_TOKENS,
+        unsupported=OTHERS_LACK | {"service_tier", "min_p", "repetition_penalty"},
     ),
     classic(
         "volcengine",

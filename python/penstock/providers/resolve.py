@@ -125,7 +125,7 @@ def base_of(
             raise BadRequestError(
                 f"{provider.slug} has no base URL of its own: set {wanted}", param="api_base", provider=provider.slug
             )
-        own = provider.base_url if isinstance(provider.base_url, str) else provider.base_url()
+        own = provider.base_url if isinstance(provider.base_url, str) else provider.base_url(values)
         return provider, fill(provider, own, values)
     base = base.rstrip("/")
     parts = urlsplit(base)

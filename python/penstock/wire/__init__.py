@@ -170,6 +170,14 @@ def plain_data(value: Any) -> Any:
     return orjson.loads(encode(value))
 
 
+def text_of(message: Mapping[str, Any]) -> str:
+    """The text of a message, its content a string or parts of which only the texts count."""
+    content = message.get("content")
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part["text"] for part in content if part.get("type") == "text")
+
+
 def split_data_url(url: str) -> tuple[str, str] | None:
     """The media type and the base64 of a data URL; None for any other."""
     head, comma, data = url.partition(",")

@@ -1,8 +1,8 @@
 """The wire families that replay speaks, one row each. A family joins here and nowhere else."""
 
 from ..family import Family
-from . import anthropic, chat, converse, responses
+from . import anthropic, chat, cohere, converse, gemini, ollama, responses
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (chat.FAMILY, anthropic.FAMILY, converse.FAMILY, responses.FAMILY)
+    module.FAMILY.name: module.FAMILY for module in (chat, anthropic, cohere, converse, gemini, ollama, responses)
 }
