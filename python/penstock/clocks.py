@@ -93,7 +93,18 @@ class Watch:
     `seen` is when the last bytes came: whoever reads sets it. `fired` names the clock that ended the attempt.
     """
 
-    __slots__ = ("_line", "began", "fired", "first_due", "limits", "seen", "started", "timeouts", "total_due")
+    __slots__ = (
+        "_line",
+        "_process",
+        "began",
+        "fired",
+        "first_due",
+        "limits",
+        "seen",
+        "started",
+        "timeouts",
+        "total_due",
+    )
 
     def __init__(self, timeouts: Timeouts, started: float) -> None:
         """`started` is when the call began (monotonic seconds), which for a retry is before now."""
@@ -105,6 +116,7 @@ class Watch:
         self.total_due = started + timeouts.total if timeouts.total is not None else NEVER
         self.fired: str | None = None
         self._line: Line | None = None
+        self._process = os.getpid()
         self.limits = self._limits()
 
     def _limits(self) -> "dict[str, float | None]":
@@ -142,6 +154,11 @@ class Watch:
         """Whether the connection can be shut down from here."""
         return self._line is not None
 
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a forked child, and the connection its parent's."""
+        return self._process != os.getpid()
+
     def token(self) -> None:
         """The first token has come."""
         self.first_due = NEVER
@@ -164,7 +181,7 @@ class Watch:
     def shut(self) -> None:
         """Ends the connection: whoever reads from it finds its end. From any thread, any number of times."""
         line = self._line
-        if line is None:
+        if line is None or self.inherited:
             return
         try:
             # On a duplicate of the descriptor: SSLSocket.shutdown() would take the TLS away under the reader, and

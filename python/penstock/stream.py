@@ -88,7 +88,8 @@ class Exchange:
             self.closed = True
             self.watch.shut()
             self.watch.stop()
-            self.answer.abandon()
+            if not self.watch.inherited:
+                self.answer.abandon()
 
     __del__ = abandon  # a stream that nobody looked at: one that was begun is ended by its generator
 
@@ -130,8 +131,9 @@ class Exchange:
         if not self.closed:
             self.closed = True
             self.watch.stop()
-            with suppress(Exception):
-                await self.answer.close()
+            if not self.watch.inherited:
+                with suppress(Exception):
+                    await self.answer.close()
 
 
 class Flow(Exchange):

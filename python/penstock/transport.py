@@ -85,10 +85,20 @@ class Port(Protocol):
         """Waits."""
 
 
+_open: set[Any] = set()
+"""Answers that are not closed, so that none is ever garbage.
+
+httpx reads through generators that close their connection when they end. The garbage collector would end them in
+whatever thread and place it comes: there, a lock of the connection pool may be held that they wait for. In a forked
+child it is the parent's answers that stay here, untouched.
+"""
+
+
 class _Response:
     """What both kinds of httpx answer have in common."""
 
     def __init__(self, response: Any) -> None:
+        _open.add(self)
         self.response = response
         self.status_code: int = response.status_code
         self.headers = Headers.of(response.headers.multi_items())
@@ -113,11 +123,20 @@ class BlockingAnswer(_Response):
         return next(self.source, None)
 
     async def close(self) -> None:
-        self.response.close()
+        self._close()
 
     def abandon(self) -> None:
         # Not here: the garbage collector may have come while this thread holds the lock of the connection pool.
-        later(self.response.close)
+        later(self._close)
+
+    def _close(self) -> None:
+        try:
+            self.response.close()
+            if hasattr(self.source, "close"):
+                with suppress(ValueError):  # another thread is inside; it finds the connection closed
+                    self.source.close()
+        finally:
+            _open.discard(self)
 
 
 class AsyncAnswer(_Response):
@@ -133,18 +152,23 @@ class AsyncAnswer(_Response):
         return await anext(self.source, None)
 
     async def close(self) -> None:
-        await self.response.aclose()
-        if self.line is not None:
-            # httpx reads through six asynchronous generators, one inside the other. Dropped half-way they would each
-            # be closed by a task of the event loop, and trio warns of it. A read that finds the connection closed
-            # ends them all, here and now.
-            with suppress(Exception):
-                async for _ in self.source:
-                    pass
+        try:
+            await self.response.aclose()
+            if self.line is not None:
+                # httpx reads through six asynchronous generators, one inside the other. Dropped half-way they would
+                # each be closed by a task of the event loop, and trio warns of it. A read that finds the connection
+                # closed ends them all, here and now.
+                with suppress(Exception):
+                    async for _ in self.source:
+                        pass
+        finally:
+            _open.discard(self)
 
     def abandon(self) -> None:
-        with suppress(Exception):  # the loop may have ended meanwhile
+        try:
             self.world.later(self.close)
+        except Exception:  # noqa: BLE001  the loop has ended, and its connections with it
+            _open.discard(self)
 
 
 class BlockingPort:
@@ -238,10 +262,13 @@ class _World:
             self.sleep = asyncio.sleep
 
     def later(self, close: Any) -> None:
-        """Has the loop close something, from any thread, and from where nothing can be awaited."""
+        """Has the loop close something, from any thread, and from where nothing can be awaited.
+
+        Raises:
+            RuntimeError: the loop has ended.
+        """
         if hasattr(self.loop, "create_task"):
-            if not self.loop.is_closed():
-                self.loop.call_soon_threadsafe(lambda: _closing(self.loop, close))
+            self.loop.call_soon_threadsafe(lambda: _closing(self.loop, close))
         else:
             trio = sys.modules["trio"]
             self.loop.run_sync_soon(lambda: trio.lowlevel.spawn_system_task(_closed, close))
