@@ -36,7 +36,7 @@ TURN = 64
 
 
 def iter_chunks(iterable: "Iterable[Buffer]", family: str = "chat", **options: "Any") -> ChunkIterator:
-    """The chunks in an iterable of bytes.
+    """The chunks in an iterable of bytes. Nothing is read after the event that ends the stream ([DONE]).
 
     Args:
         iterable: the body, cut anywhere.
@@ -58,20 +58,26 @@ async def aiter_chunks(
     """The chunks in an asynchronous iterable of bytes, such as `response.aiter_bytes()` of httpx.
 
     Arguments and errors are those of `iter_chunks`. Other tasks get their turn every 64 chunks, however many come in
-    one read.
+    one read. An asynchronous generator is closed at the end, for Python would leave that to chance.
     """
     decoder = Decoder(family, **options)
     feed = decoder.feed
     given = 0
-    async for data in iterable:
-        for chunk in feed(data) or ():
+    try:
+        async for data in iterable:
+            for chunk in feed(data) or ():
+                yield chunk
+                given += 1
+                if given >= TURN:
+                    given = 0
+                    await other_tasks()
+            if decoder.ended:
+                break
+        for chunk in decoder.finish() or ():
             yield chunk
-            given += 1
-            if given >= TURN:
-                given = 0
-                await other_tasks()
-    for chunk in decoder.finish() or ():
-        yield chunk
+    finally:
+        if hasattr(iterable, "aclose"):
+            await iterable.aclose()
 
 
 def iter_events(
