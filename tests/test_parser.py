@@ -342,3 +342,30 @@ def test_families() -> None:
     assert "chat" in FAMILIES
     with pytest.raises(ValueError, match="nope"):
         iter_chunks([], family="nope")
+
+
+UNFINISHED = event({"delta": {"content": "Hi"}}).rstrip(b"\n")
+"""Its data is whole, its blank line is missing, and no finish reason came."""
+
+
+def test_an_unfinished_event_is_handed_out_before_the_cut_is_raised() -> None:
+    chunks = iter_chunks([UNFINISHED])
+    seen = [next(chunks)]
+    with pytest.raises(APIConnectionError, match="before the completion did"):
+        next(chunks)
+    assert [chunk.choices[0].delta.content for chunk in seen] == ["Hi"]
+
+
+def test_so_it_is_in_an_asynchronous_stream() -> None:
+    seen = []
+
+    async def body() -> AsyncIterator[bytes]:
+        yield UNFINISHED
+
+    async def main() -> None:
+        async for chunk in aiter_chunks(body()):
+            seen.append(chunk)  # noqa: PERF401  what came before an error is kept
+
+    with pytest.raises(APIConnectionError, match="before the completion did"):
+        asyncio.run(main())
+    assert [chunk.choices[0].delta.content for chunk in seen] == ["Hi"]

@@ -73,11 +73,17 @@ async def aiter_chunks(
                     await other_tasks()
             if decoder.ended:
                 break
-        for chunk in decoder.finish() or ():
+        for chunk in ending(decoder):
             yield chunk
     finally:
         if hasattr(iterable, "aclose"):
             await iterable.aclose()
+
+
+def ending(decoder: Decoder) -> "Iterator[Any]":
+    """What the end of the body brings; an error behind it is raised once all of it has been handed out."""
+    while chunks := decoder.finish():
+        yield from chunks
 
 
 def iter_events(

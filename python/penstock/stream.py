@@ -9,7 +9,7 @@ from typing import Any, Self
 from ._native import ChatCompletion, ChatCompletionChunk, CompletionUsage, Decoder
 from .clocks import NEVER, Watch
 from .errors import APIConnectionError, APIError, APIResponseValidationError, Headers, Response
-from .parser import TURN, other_tasks
+from .parser import TURN, ending, other_tasks
 from .transport import Answer, failure, media_type, request_id, run
 
 TAIL = 0.25
@@ -205,8 +205,7 @@ class Flow(Exchange):
         known = failure(error, self.watch)
         if type(known) is APIConnectionError and known is not error:
             with suppress(APIError):
-                rest: list[Any] = self.decoder.finish()
-                return rest
+                return list(ending(self.decoder))
         return error if known is None else self.complete(known)
 
     def complete(self, error: APIError) -> APIError:
@@ -449,7 +448,7 @@ def _chunks(flow: Flow) -> Generator[Any, None, None]:
                     break
                 watch.seen = monotonic()
                 chunks = feed(data)
-            yield from decoder.finish()
+            yield from ending(decoder)
         except Exception as error:
             rest = flow.broken(error)
             if isinstance(rest, Exception):
@@ -491,7 +490,7 @@ async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
                     break
                 watch.seen = monotonic()
                 chunks = feed(data)
-            for chunk in decoder.finish():
+            for chunk in ending(decoder):
                 yield chunk
         except Exception as error:
             rest = flow.broken(error)
