@@ -126,9 +126,9 @@ def providers(slug: str | None) -> None:
         raise click.UsageError(f"no provider {slug!r}. {advice.nearest(slug)}", click.get_current_context())
     known = [("base_url", _base(row))]
     known += [
-        (item.name, _shown(getattr(row, item.name)))
+        (item.name, _shown(value))
         for item in fields(row)
-        if item.name not in ("base_url", "elsewhere")
+        if item.name not in ("base_url", "elsewhere") and (value := getattr(row, item.name)) is not None
     ]
     talk.table(("field", "value"), [(name, value) for name, value in known if value])
 
