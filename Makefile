@@ -67,7 +67,7 @@ $(VENV)/.demo: $(WHEELS)/.built
 	@touch $@; rm -f $(VENV)/.develop
 
 demo: $(VENV)/.demo ## build the wheel, install it into .venv and stream one answer, without a key
-	$(VENV)/bin/penstock chat --model replay/hello "Say hello."
+	$(VENV)/bin/penstock chat --model "replay/hello?delay=30" "Say hello."
 
 test: lint types rust-test pytest ## everything a merge needs
 
