@@ -13,9 +13,8 @@ from penstock.replay import Upstream
 from penstock.replay.cases import FAMILIES
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "litellm.md"
-STREAMED, WHOLE, ASYNCHRONOUS, USAGE = re.findall(
-    r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE
-)
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+STREAMED, WHOLE, ASYNCHRONOUS, USAGE = BLOCK.findall(PAGE.read_text("utf-8"))
 
 
 @pytest.fixture
