@@ -369,3 +369,22 @@ def test_so_it_is_in_an_asynchronous_stream() -> None:
     with pytest.raises(APIConnectionError, match="before the completion did"):
         asyncio.run(main())
     assert [chunk.choices[0].delta.content for chunk in seen] == ["Hi"]
+
+
+def test_text_is_of_choice_0_however_the_reads_fall() -> None:
+    """An event that only brings another text is not read again, and belongs to the choice of the one before."""
+    turns = [(0, "a"), (1, "x"), (1, "y"), (0, "b"), (0, "c"), (1, "z")]
+    events = [
+        b"data: "
+        + json.dumps({"id": "c", "choices": [{"index": index, "delta": {"content": text}}]}).encode()
+        + b"\n\n"
+        for index, text in turns
+    ]
+    assert list(iter_chunks([*events, b"data: [DONE]\n\n"], depth="text")) == ["a", "b", "c"]
+    for before in range(len(events)):
+        decoder = Decoder(keep_partial=True)
+        seen = [chunk for event in events[:before] for chunk in decoder.feed(event)]
+        decoder.read_text()
+        texts = [text for event in events[before:] for text in decoder.feed(event)]
+        assert "".join(c.choices[0].delta.content for c in seen if c.choices[0].index == 0) + "".join(texts) == "abc"
+        assert decoder.response() is None

@@ -306,6 +306,8 @@ class Decoder:
             APIConnectionError: the body ended before the completion did.
             (and what `feed` raises)
         """
+    def read_text(self) -> None:
+        """From here on as at depth "text": `feed` and `finish` give str, and nothing is kept for `response()`."""
     def response(self) -> ChatCompletion | None:
         """What has been received so far as one response; None before the first chunk, or without keep_partial."""
     @property

@@ -15,6 +15,8 @@ use crate::record::{Record, SLOTS, Shape, Slots};
 #[derive(Default)]
 pub(crate) struct Memo {
     head: Option<[Py<PyAny>; 3]>,
+    /// Of the last choice.
+    index: u32,
     service_tier: Option<(Vec<u8>, Py<PyAny>)>,
     system_fingerprint: Option<(Vec<u8>, Py<PyAny>)>,
     /// The last chunk, with its last choice and that one's delta, to make the next one of.
@@ -60,9 +62,8 @@ pub(crate) struct Chunks<'py, 'm> {
 }
 
 /// Depth "text": choice 0's content.
-pub(crate) struct Texts<'py> {
-    /// Of the last choice.
-    pub(crate) index: u32,
+pub(crate) struct Texts<'py, 'm> {
+    pub(crate) memo: &'m mut Memo,
     pub(crate) items: Items<'py>,
 }
 
@@ -99,10 +100,10 @@ impl Sink for Nothing {
     fn again(&mut self, _: Part, _: &Text<'_>) {}
 }
 
-impl Sink for Texts<'_> {
+impl Sink for Texts<'_, '_> {
     fn chunk(&mut self, chunk: &Chunk<'_>) {
         for choice in &chunk.choices {
-            self.index = choice.index;
+            self.memo.index = choice.index;
             if let Field::Value(text) = &choice.delta.content {
                 self.again(Part::Content, text);
             }
@@ -110,7 +111,7 @@ impl Sink for Texts<'_> {
     }
 
     fn again(&mut self, part: Part, text: &Text<'_>) {
-        if self.index == 0 && part == Part::Content && !text.is_empty() {
+        if self.memo.index == 0 && part == Part::Content && !text.is_empty() {
             let text = text_object(self.items.list.py(), text);
             self.items.add(Ok(text));
         }
@@ -155,6 +156,7 @@ fn build_chunk(py: Python<'_>, chunk: &Chunk<'_>, memo: &mut Memo) -> PyResult<P
         choices.append(&choice)?;
         last = Some((choice, delta, call));
     }
+    memo.index = chunk.choices.last().map_or(0, |choice| choice.index);
     let usage = match chunk.usage {
         Field::Absent => None,
         Field::Null => Some(py.None()),

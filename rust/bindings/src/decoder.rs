@@ -64,13 +64,13 @@ enum Depth {
 }
 
 struct State {
+    depth: Depth,
     decoder: core::Decoder,
     memo: Memo,
 }
 
 #[pyclass(frozen, module = "penstock._native")]
 pub(crate) struct Decoder {
-    depth: Depth,
     state: Mutex<State>,
 }
 
@@ -92,14 +92,14 @@ impl Decoder {
             }
         }
         let mut state = self.lock()?;
-        let State { decoder, memo } = &mut *state;
-        let (outcome, items) = match self.depth {
+        let State { depth, decoder, memo } = &mut *state;
+        let (outcome, items) = match depth {
             Depth::Chunks => {
                 let mut sink = Chunks { memo, items: Items::new(py) };
                 (call(decoder, data, &mut sink), Some(sink.items))
             }
             Depth::Text => {
-                let mut sink = Texts { index: 0, items: Items::new(py) };
+                let mut sink = Texts { memo, items: Items::new(py) };
                 (call(decoder, data, &mut sink), Some(sink.items))
             }
             Depth::Raw => (call(decoder, data, &mut Nothing), None),
@@ -147,7 +147,7 @@ impl Decoder {
             fallback: fallback(model),
         };
         let decoder = core::Decoder::new(read_family(family)?, options);
-        Ok(Self { depth, state: Mutex::new(State { decoder, memo: Memo::default() }) })
+        Ok(Self { state: Mutex::new(State { depth, decoder, memo: Memo::default() }) })
     }
 
     #[pyo3(signature = (data, /))]
@@ -157,6 +157,13 @@ impl Decoder {
 
     fn finish<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
         self.run(py, None)
+    }
+
+    fn read_text(&self) -> PyResult<()> {
+        let mut state = self.lock()?;
+        state.depth = Depth::Text;
+        state.decoder.keep_nothing();
+        Ok(())
     }
 
     fn response(&self, py: Python<'_>) -> PyResult<Option<Py<Record>>> {

@@ -181,6 +181,11 @@ impl Decoder {
         self.stream.done()
     }
 
+    /// Keeps nothing for [`Decoder::write_response`] from here on, and drops what was kept.
+    pub fn keep_nothing(&mut self) {
+        self.stream.keep_nothing();
+    }
+
     /// Appends what has come so far as one response, as JSON text; false if there is none to give.
     pub fn write_response(&self, out: &mut Vec<u8>) -> bool {
         self.stream.write_response(out)

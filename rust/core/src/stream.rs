@@ -224,6 +224,11 @@ impl Stream {
         }
     }
 
+    /// Keeps nothing for a response from here on, and drops what was kept.
+    pub fn keep_nothing(&mut self) {
+        self.assembly = None;
+    }
+
     /// Appends what has come so far as one response; false where none is kept or nothing came.
     pub fn write_response(&self, out: &mut Vec<u8>) -> bool {
         match &self.assembly {
