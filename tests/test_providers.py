@@ -185,6 +185,8 @@ VARIANTS: list[tuple[str, dict[str, str], str, str, str]] = [
     ),
     ("azure_ai/m", {"api_base": f"{FOUNDRY}/openai/v1"}, f"{FOUNDRY}/openai/v1/chat/completions", API_KEY, "m"),
     ("azure_ai/m", {"api_base": AZURE}, f"{AZURE}/openai/v1/chat/completions", API_KEY, "m"),
+    ("azure_ai/claude-m", {"api_base": FOUNDRY}, f"{FOUNDRY}/anthropic/v1/messages", "x-api-key", "claude-m"),
+    ("azure_ai/d", {"api_base": f"{FOUNDRY}/anthropic/"}, f"{FOUNDRY}/anthropic/v1/messages", "x-api-key", "d"),
     (
         "azure_ai/m",
         {"api_base": "https://mine.eastus2.models.ai.azure.com/v1"},

@@ -140,10 +140,12 @@ def test_a_call_from_end_to_end() -> None:
     assert requests[0].headers["authorization"] == "Bearer k"
     assert json.loads(requests[0].content)["max_output_tokens"] == 9
     assert result.choices[0].message.content == "Hi"
+    assert result.usage is not None
     assert result.usage.total_tokens == 3
 
 
 def test_parameters_that_it_lacks() -> None:
-    for name, value in {"n": 2, "seed": 1, "stop": "x", "presence_penalty": 0.5, "logit_bias": {"1": 1}}.items():
+    lacking: dict[str, Any] = {"n": 2, "seed": 1, "stop": "x", "presence_penalty": 0.5, "logit_bias": {"1": 1}}
+    for name, value in lacking.items():
         with pytest.raises(UnsupportedParamsError, match=name):
             completion("openai_responses/gpt-4o", [USER], api_key="k", **{name: value})

@@ -54,17 +54,26 @@ class Variant:
 
     base, model, settings: which calls: regular expressions that match the whole of the base URL given ("" if none
         is), of the model id, and of settings ("" if not set). Named groups of `model` become settings.
-    base_url, chat_path, auth: as of Provider; None is as the row says.
     sends: the model id to send, with `{group}`s and `{model}`.
+
+    All else is as of Provider; None is as the row says. Another chat_path brings its own stream_path, and another
+    family leaves the row's dialect behind.
     """
 
     base: str = ".*"
     model: str = ".*"
     settings: Mapping[str, str] = field(default_factory=dict)
+    sends: str | None = None
+    family: str | None = None
     base_url: str | None = None
     chat_path: str | None = None
+    stream_path: str | None = None
+    path_safe: str | None = None
     auth: tuple[str, str] | None = None
-    sends: str | None = None
+    headers: Mapping[str, str] | None = None
+    renames: Mapping[str, str] | None = None
+    spellings: Mapping[str, Mapping[str, str]] | None = None
+    unsupported: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +164,7 @@ WITH_VERSION = Variant(base=".*/v1", chat_path="/chat/completions")
 """For base URLs that may be given with the version or without."""
 
 API_KEY = ("api-key", "{key}")
+X_API_KEY = ("x-api-key", "{key}")
 
 AZURE_HOSTS = (
     "*.openai.azure.com",
@@ -200,6 +210,123 @@ OTHERS_LACK = frozenset(
 """Parameters that the families gemini, cohere and ollama have nothing for."""
 
 
+# What the rows of a family have in common, and calls to others that speak it
+
+MESSAGES: Mapping[str, Any] = {
+    "family": "anthropic",
+    "chat_path": "/v1/messages",
+    "headers": {"anthropic-version": "2023-06-01"},
+    "renames": MAX_TOKENS,
+    "spellings": {"service_tier": {"default": "standard_only"}},
+    "unsupported": frozenset(
+        {
+            "n",
+            "modalities",
+            "prediction",
+            "audio",
+            "presence_penalty",
+            "frequency_penalty",
+            "logit_bias",
+            "verbosity",
+            "seed",
+            "logprobs",
+            "top_logprobs",
+            "functions",
+            "function_call",
+            "web_search_options",
+            "store",
+            "metadata",
+            "safety_identifier",
+            "prompt_cache_key",
+            "min_p",
+            "repetition_penalty",
+        }
+    ),
+}
+
+CONVERSE: Mapping[str, Any] = {
+    "family": "converse",
+    "chat_path": "/model/{model}/converse",
+    "stream_path": "/model/{model}/converse-stream",
+    # An ARN with its slashes and colons is one segment of the path.
+    "path_safe": "",
+    "renames": MAX_TOKENS,
+    "unsupported": frozenset(
+        {
+            "n",
+            "modalities",
+            "prediction",
+            "audio",
+            "presence_penalty",
+            "frequency_penalty",
+            "logit_bias",
+            "user",
+            "verbosity",
+            "seed",
+            "parallel_tool_calls",
+            "logprobs",
+            "top_logprobs",
+            "functions",
+            "function_call",
+            "web_search_options",
+            "store",
+            "safety_identifier",
+            "prompt_cache_key",
+            "min_p",
+            "repetition_penalty",
+        }
+    ),
+}
+
+COHERE: Mapping[str, Any] = {
+    "family": "cohere",
+    "chat_path": "/v2/chat",
+    "renames": {**MAX_TOKENS, "top_p": "p", "top_k": "k", "stop": "stop_sequences"},
+    "unsupported": OTHERS_LACK | {"n", "modalities", "top_logprobs", "service_tier", "min_p", "repetition_penalty"},
+}
+
+GENERATE: Mapping[str, Any] = {
+    "family": "gemini",
+    "chat_path": "/models/{model}:generateContent",
+    "stream_path": "/models/{model}:streamGenerateContent?alt=sse",
+    "renames": MAX_TOKENS,
+    "unsupported": OTHERS_LACK | {"min_p", "repetition_penalty"},
+}
+
+OLLAMA: Mapping[str, Any] = {
+    "family": "ollama",
+    "chat_path": "/api/chat",
+    "renames": MAX_TOKENS,
+    "unsupported": OTHERS_LACK | {"n", "modalities", "tool_choice", "service_tier"},
+}
+
+RESPONSES: Mapping[str, Any] = {
+    "family": "responses",
+    "chat_path": "/responses",
+    "renames": {"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"},
+    "unsupported": frozenset(
+        {
+            "n",
+            "stop",
+            "modalities",
+            "prediction",
+            "audio",
+            "presence_penalty",
+            "frequency_penalty",
+            "logit_bias",
+            "seed",
+            "functions",
+            "function_call",
+            "web_search_options",
+            "thinking",
+            "top_k",
+            "min_p",
+            "repetition_penalty",
+        }
+    ),
+}
+
+
 def _replay(_: Mapping[str, str]) -> str:
     """The base URL of the local replay server, which starts with the first call that needs it."""
     from penstock import replay
@@ -233,39 +360,11 @@ ROWS: tuple[Provider, ...] = (
     Provider(
         slug="anthropic",
         models=("claude-",),
-        family="anthropic",
         base_url="https://api.anthropic.com",
         base_env=("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL"),
-        chat_path="/v1/messages",
         key_env=("ANTHROPIC_API_KEY",),
-        auth=("x-api-key", "{key}"),
-        headers={"anthropic-version": "2023-06-01"},
-        renames=MAX_TOKENS,
-        spellings={"service_tier": {"default": "standard_only"}},
-        unsupported=frozenset(
-            {
-                "n",
-                "modalities",
-                "prediction",
-                "audio",
-                "presence_penalty",
-                "frequency_penalty",
-                "logit_bias",
-                "verbosity",
-                "seed",
-                "logprobs",
-                "top_logprobs",
-                "functions",
-                "function_call",
-                "web_search_options",
-                "store",
-                "metadata",
-                "safety_identifier",
-                "prompt_cache_key",
-                "min_p",
-                "repetition_penalty",
-            }
-        ),
+        auth=X_API_KEY,
+        **MESSAGES,
     ),
     classic("apertis", "https://api.stima.tech/v1", "STIMA_API_KEY"),
     compatible("assemblyai", "https://llm-gateway.assemblyai.com/v1", "ASSEMBLYAI_API_KEY"),
@@ -296,6 +395,14 @@ ROWS: tuple[Provider, ...] = (
         settings=(Setting(keyword="api_version", default="2024-05-01-preview"),),
         stream_options=True,
         variants=(
+            # Claude, by the name of its model or by the base URL of that family.
+            Variant(
+                base=r"https://[^/]+\.services\.ai\.azure\.com",
+                model="claude-.+",
+                auth=X_API_KEY,
+                **{**MESSAGES, "chat_path": "/anthropic/v1/messages"},
+            ),
+            Variant(base=r"https://[^/]+\.services\.ai\.azure\.com/anthropic", auth=X_API_KEY, **MESSAGES),
             Variant(
                 base=r"https://[^/]+\.services\.ai\.azure\.com",
                 chat_path="/models/chat/completions?api-version={api_version}",
@@ -331,43 +438,13 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="bedrock",
-        family="converse",
         base_url="https://bedrock-runtime.{aws_region_name}.amazonaws.com",
         base_env=("AWS_BEDROCK_RUNTIME_ENDPOINT",),
-        chat_path="/model/{model}/converse",
-        stream_path="/model/{model}/converse-stream",
-        # An ARN with its slashes and colons is one segment of the path.
-        path_safe="",
         key_env=("AWS_BEARER_TOKEN_BEDROCK",),
         key_required=False,
         signed_as="bedrock",
         settings=AWS_SETTINGS,
-        renames=MAX_TOKENS,
-        unsupported=frozenset(
-            {
-                "n",
-                "modalities",
-                "prediction",
-                "audio",
-                "presence_penalty",
-                "frequency_penalty",
-                "logit_bias",
-                "user",
-                "verbosity",
-                "seed",
-                "parallel_tool_calls",
-                "logprobs",
-                "top_logprobs",
-                "functions",
-                "function_call",
-                "web_search_options",
-                "store",
-                "safety_identifier",
-                "prompt_cache_key",
-                "min_p",
-                "repetition_penalty",
-            }
-        ),
+        **CONVERSE,
     ),
     classic(
         "bedrock_mantle",
@@ -412,13 +489,10 @@ ROWS: tuple[Provider, ...] = (
         slug="cohere",
         aliases=("cohere_chat",),
         models=("command-",),
-        family="cohere",
         base_url="https://api.cohere.com",
         base_env=("COHERE_API_BASE",),
-        chat_path="/v2/chat",
         key_env=("COHERE_API_KEY", "CO_API_KEY"),
-        renames={**MAX_TOKENS, "top_p": "p", "top_k": "k", "stop": "stop_sequences"},
-        unsupported=OTHERS_LACK | {"n", "modalities", "top_logprobs", "service_tier", "min_p", "repetition_penalty"},
+        **COHERE,
     ),
     compatible("cometapi", "https://api.cometapi.com/v1", "COMETAPI_KEY", "COMETAPI_API_BASE"),
     compatible("compactifai", "https://api.compactif.ai/v1", "COMPACTIFAI_API_KEY"),
@@ -503,16 +577,12 @@ ROWS: tuple[Provider, ...] = (
     Provider(
         slug="gemini",
         models=("gemini-",),
-        family="gemini",
         base_url="https://generativelanguage.googleapis.com/v1beta",
         base_env=("GEMINI_API_BASE",),
-        chat_path="/models/{model}:generateContent",
-        stream_path="/models/{model}:streamGenerateContent?alt=sse",
         key_env=("GOOGLE_API_KEY", "GEMINI_API_KEY", "PALM_API_KEY"),
         # In the query it would get into logs.
         auth=("x-goog-api-key", "{key}"),
-        renames=MAX_TOKENS,
-        unsupported=OTHERS_LACK | {"min_p", "repetition_penalty"},
+        **GENERATE,
     ),
     classic("github", "https://models.github.ai/inference", ("GITHUB_TOKEN", "GITHUB_API_KEY"), "GITHUB_API_BASE"),
     classic("gmi", "https://api.gmi-serving.com/v1", "GMI_API_KEY"),
@@ -619,14 +689,11 @@ ROWS: tuple[Provider, ...] = (
     Provider(
         slug="ollama",
         aliases=("ollama_chat",),
-        family="ollama",
         base_url="http://localhost:11434",
         base_env=("OLLAMA_API_BASE",),
-        chat_path="/api/chat",
         key_env=("OLLAMA_API_KEY",),
         key_required=False,
-        renames=MAX_TOKENS,
-        unsupported=OTHERS_LACK | {"n", "modalities", "tool_choice", "service_tier"},
+        **OLLAMA,
     ),
     # The compatible side of Ollama.
     classic("ollama_v1", "http://localhost:11434/v1", "OLLAMA_API_KEY", key_required=False),
@@ -654,33 +721,11 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="openai_responses",
-        family="responses",
         base_url="https://api.openai.com/v1",
         base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
-        chat_path="/responses",
         key_env=("OPENAI_API_KEY",),
         settings=OPENAI_SETTINGS,
-        renames={"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"},
-        unsupported=frozenset(
-            {
-                "n",
-                "stop",
-                "modalities",
-                "prediction",
-                "audio",
-                "presence_penalty",
-                "frequency_penalty",
-                "logit_bias",
-                "seed",
-                "functions",
-                "function_call",
-                "web_search_options",
-                "thinking",
-                "top_k",
-                "min_p",
-                "repetition_penalty",
-            }
-        ),
+        **RESPONSES,
     ),
     compatible(
         "openrouter",
@@ -736,7 +781,17 @@ ROWS: tuple[Provider, ...] = (
         ),
     ),
     compatible("reka", "https://api.reka.ai/v1", "REKA_API_KEY", "REKA_API_BASE"),
-    Provider(slug="replay", base_url=_replay, key_required=False, stream_options=True),
+    Provider(
+        slug="replay",
+        base_url=_replay,
+        key_required=False,
+        stream_options=True,
+        # replay/FAMILY/CASE is that family's; a bare case is one of chat completions.
+        variants=tuple(
+            Variant(model=f"{shape['family']}/.+", **shape)
+            for shape in (COHERE, CONVERSE, GENERATE, MESSAGES, OLLAMA, RESPONSES)
+        ),
+    ),
     compatible("sail", "https://api.sailresearch.com/v1", "SAIL_API_KEY", "SAIL_API_BASE"),
     classic("sambanova", "https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY", "SAMBANOVA_API_BASE"),
     classic("sarvam", "https://api.sarvam.ai/v1", "SARVAM_API_KEY"),
