@@ -14,7 +14,7 @@ import pytest
 from penstock import AuthenticationError, BadRequestError, acompletion, completion
 from penstock.errors import APIError
 from penstock.providers.auth import credential_of
-from penstock.providers.registry import PROVIDERS, ROWS, Provider
+from penstock.providers.registry import NOT_SERVED, PROVIDERS, ROWS, Provider
 from penstock.providers.resolve import fill, owns, resolve
 from penstock.replay import Upstream
 from penstock.replay.cases import FAMILIES
@@ -312,38 +312,6 @@ ANSWERS = {
 # How the model must be written so that it arrives as it was.
 MODELS = {"fireworks_ai": "chat/{}", "ragflow": "chat/c1/{}"}
 
-# Providers that others call and this registry does not have yet, with the reason.
-NOT_SERVED = {
-    "a2a": "speaks A2A, a JSON-RPC of agents",
-    "anthropic_text": "text completions of 2023",
-    "azure_text": "text completions",
-    "bytez": "raw text, no usage",
-    "chatgpt": "login of a consumer subscription",
-    "custom": "no format that anybody specified",
-    "fal_ai": "does not stream",
-    "gdc": "needs tokens from an SDK of Google's",
-    "gigachat": "needs an OAuth exchange before the call",
-    "github_copilot": "login of a consumer subscription",
-    "langflow": "a flow server, no chat",
-    "langgraph": "an agent server, no chat",
-    "nlp_cloud": "raw text, no usage",
-    "oci": "formats of its own, and signed requests",
-    "petals": "runs in the process",
-    "predibase": "format of TGI",
-    "replicate": "two requests and raw text",
-    "sagemaker": "signed requests in AWS framing",
-    "sagemaker_chat": "as sagemaker",
-    "sagemaker_nova": "as sagemaker",
-    "sap": "needs an OAuth exchange before the call",
-    "text-completion-codestral": "fill in the middle, no chat",
-    "text-completion-inception": "fill in the middle, no chat",
-    "text-completion-openai": "text completions",
-    "triton": "a format of each model's own",
-    "vertex_ai_beta": "as vertex_ai",
-    "watsonx": "needs a token exchange before the call",
-    "watsonx_text": "as watsonx",
-}
-
 CHAT = [row for row in ROWS if row.family == "chat"]
 each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.slug)
 each_chat_row = pytest.mark.parametrize("row", CHAT, ids=lambda row: row.slug)
@@ -454,6 +422,7 @@ def test_a_row_is_found_by_slug_and_aliases(row: Provider) -> None:
         ("aiohttp_openai", "openai"),
         ("openai_like", "custom_openai"),
         ("together", "together_ai"),
+        ("vertex_ai_beta", "vertex_ai"),
         ("vllm", "hosted_vllm"),
     ],
 )
@@ -463,7 +432,14 @@ def test_names_that_people_know(alias: str, slug: str) -> None:
 
 def test_who_is_not_served_is_said() -> None:
     assert not set(NOT_SERVED) & set(PROVIDERS), "these are served by now"
-    assert all(NOT_SERVED.values())
+    assert list(NOT_SERVED) == sorted(NOT_SERVED)
+    for name, reason in NOT_SERVED.items():
+        for model, apart in ((f"{name}/m", {}), (f"{name.upper()}/m", {}), ("m", {"custom_llm_provider": name})):
+            error = refused(BadRequestError, model, api_key="k", **apart)
+            assert f"{name} is not served: {reason}" in error.message
+            assert error.param == ("custom_llm_provider" if apart else "model")
+    # A bare name is a model's, not a provider's.
+    assert "not served" not in refused(BadRequestError, "replicate").message
 
 
 def test_no_provider_is_missing_in_silence(corpus: Path) -> None:

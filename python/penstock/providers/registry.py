@@ -838,6 +838,7 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="vertex_ai",
+        aliases=("vertex_ai_beta",),
         family="gemini",
         base_url=_vertex,
         base_env=("VERTEXAI_API_BASE",),
@@ -884,3 +885,34 @@ ROWS: tuple[Provider, ...] = (
 
 PROVIDERS: Mapping[str, Provider] = {name: row for row in ROWS for name in (row.slug, *row.aliases)}
 """The rows by slug and alias."""
+
+NOT_SERVED: Mapping[str, str] = {
+    "a2a": "speaks A2A, a JSON-RPC of agents",
+    "anthropic_text": "text completions of 2023",
+    "azure_text": "text completions",
+    "bytez": "raw text, no usage",
+    "chatgpt": "login of a consumer subscription",
+    "custom": "no format that anybody specified",
+    "fal_ai": "does not stream",
+    "gdc": "needs tokens from an SDK of Google's",
+    "gigachat": "needs an OAuth exchange before the call",
+    "github_copilot": "login of a consumer subscription",
+    "langflow": "a flow server, no chat",
+    "langgraph": "an agent server, no chat",
+    "nlp_cloud": "raw text, no usage",
+    "oci": "formats of its own, and signed requests",
+    "petals": "runs in the process",
+    "predibase": "format of TGI",
+    "replicate": "two requests and raw text",
+    "sagemaker": "signed requests in AWS framing",
+    "sagemaker_chat": "as sagemaker",
+    "sagemaker_nova": "as sagemaker",
+    "sap": "needs an OAuth exchange before the call",
+    "text-completion-codestral": "fill in the middle, no chat",
+    "text-completion-inception": "fill in the middle, no chat",
+    "text-completion-openai": "text completions",
+    "triton": "a format of each model's own",
+    "watsonx": "needs a token exchange before the call",
+    "watsonx_text": "as watsonx",
+}
+"""Who is called by name elsewhere and has no row here, with the reason."""

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ..errors import BadRequestError
-from .registry import PROVIDERS, ROWS, Provider, Variant
+from .registry import NOT_SERVED, PROVIDERS, ROWS, Provider, Variant
 
 
 def resolve(model: str, custom_llm_provider: str | None = None) -> tuple[Provider, str]:
@@ -44,6 +44,10 @@ def resolve(model: str, custom_llm_provider: str | None = None) -> tuple[Provide
 
 def _unknown(name: str, param: str) -> BadRequestError:
     asked = name.partition("/")[0].lower()
+    if asked in NOT_SERVED and (param != "model" or "/" in name):
+        return BadRequestError(
+            f"no provider for {param}={name!r}: {asked} is not served: {NOT_SERVED[asked]}", param=param
+        )
     nearest = get_close_matches(asked, PROVIDERS, n=3, cutoff=0.5)
     if param == "model" and "/" not in name:
         # A bare name that begins like a known one was probably misspelled there: gtp-4o, grook-4.
