@@ -94,6 +94,7 @@ class Provider:
     signed_as: the name of the service that requests are signed for where there is no key.
     headers: sent with every request.
     stream_options: whether it accepts this parameter, so that it can be asked for the usage of a stream.
+    usage: when its streams tell it, in words, where that was seen to differ from its family. Decoders need not know.
     renames: parameters that it spells differently. `spellings`: values of parameters that it spells differently.
     unsupported: parameters that its documentation leaves out.
     variants: calls that go elsewhere; the first that fits counts.
@@ -119,6 +120,7 @@ class Provider:
     settings: tuple[Setting, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     stream_options: bool = False
+    usage: str | None = None
     renames: Mapping[str, str] = field(default_factory=dict)
     spellings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unsupported: frozenset[str] = frozenset()
@@ -138,6 +140,9 @@ MAX_TOKENS: Mapping[str, str] = {"max_completion_tokens": "max_tokens"}
 
 REQUIRED_IS_ANY: Mapping[str, Mapping[str, str]] = {"tool_choice": {"required": "any"}}
 """`spellings` of those that call it so."""
+
+WITH_FINISH, IN_EVERY_CHUNK = "with the finish reason", "in every chunk"
+"""`usage` of those that are not asked, or tell before they would have to."""
 
 Names = str | tuple[str, ...]
 
@@ -345,7 +350,6 @@ def _vertex(values: Mapping[str, str]) -> str:
 
 ROWS: tuple[Provider, ...] = (
     classic("abliteration", "https://api.abliteration.ai/v1", "ABLITERATION_API_KEY"),
-    # It reports the usage unasked, in the last chunk.
     classic(
         "ai21_chat",
         "https://api.ai21.com/studio/v1",
@@ -353,6 +357,7 @@ ROWS: tuple[Provider, ...] = (
         "AI21_API_BASE",
         aliases=("ai21",),
         stream_options=False,
+        usage="in the last chunk",
     ),
     classic("aihubmix", "https://aihubmix.com/v1", "AIHUBMIX_API_KEY", "AIHUBMIX_API_BASE"),
     classic("aiml", "https://api.aimlapi.com/v1", "AIML_API_KEY", "AIML_API_BASE"),
@@ -462,8 +467,14 @@ ROWS: tuple[Provider, ...] = (
             *AWS_SETTINGS[1:],
         ),
     ),
-    # It reports the usage unasked, with the finish reason.
-    compatible("cerebras", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", "CEREBRAS_API_BASE", stream_options=False),
+    compatible(
+        "cerebras",
+        "https://api.cerebras.ai/v1",
+        "CEREBRAS_API_KEY",
+        "CEREBRAS_API_BASE",
+        stream_options=False,
+        usage=WITH_FINISH,
+    ),
     classic("charity_engine", "https://api.charityengine.services/remotejobs/v2/inference", "CHARITY_ENGINE_API_KEY"),
     classic("chutes", "https://llm.chutes.ai/v1", "CHUTES_API_KEY"),
     compatible("clarifai", "https://api.clarifai.com/v2/ext/openai/v1", "CLARIFAI_API_KEY"),
@@ -473,6 +484,7 @@ ROWS: tuple[Provider, ...] = (
         "CLOUDFLARE_API_KEY",
         "CLOUDFLARE_API_BASE",
         hosts=("gateway.ai.cloudflare.com",),
+        usage="with the finish reason, up to three times; the last may be all zeros",
         settings=(Setting(keyword="account_id", env=("CLOUDFLARE_ACCOUNT_ID",)),),
     ),
     classic(
@@ -481,6 +493,7 @@ ROWS: tuple[Provider, ...] = (
         "CODESTRAL_API_KEY",
         "CODESTRAL_API_BASE",
         stream_options=False,  # this and the rest as mistral, of which it is an endpoint with keys of its own
+        usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
         spellings=REQUIRED_IS_ANY,
     ),
@@ -514,8 +527,8 @@ ROWS: tuple[Provider, ...] = (
         ("DATABRICKS_TOKEN", "DATABRICKS_API_KEY"),
         ("DATABRICKS_API_BASE", "DATABRICKS_HOST"),
         hosts=("*.cloud.databricks.com", "*.gcp.databricks.com", "*.azuredatabricks.net"),
-        # It reports the usage unasked, in every chunk.
         stream_options=False,
+        usage=IN_EVERY_CHUNK,
         variants=(Variant(base="https?://[^/]+", chat_path="/serving-endpoints/chat/completions"),),
     ),
     classic(
@@ -539,7 +552,14 @@ ROWS: tuple[Provider, ...] = (
         # Its Gemini and Gemma models leave reasoning out of the completion tokens, and out of the total.
         dialect={"reasoning": "beside"},
     ),
-    classic("deepseek", "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", "DEEPSEEK_API_BASE", models=("deepseek-",)),
+    classic(
+        "deepseek",
+        "https://api.deepseek.com/v1",
+        "DEEPSEEK_API_KEY",
+        "DEEPSEEK_API_BASE",
+        models=("deepseek-",),
+        usage=WITH_FINISH,
+    ),
     classic(
         "docker_model_runner",
         "http://localhost:12434/engines/llama.cpp",
@@ -595,7 +615,13 @@ ROWS: tuple[Provider, ...] = (
         # An agent's endpoint is given without the path.
         variants=(Variant(base=r"https://[^/]+\.agents\.do-ai\.run", chat_path="/api/v1/chat/completions"),),
     ),
-    compatible("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", "GROQ_API_BASE"),
+    compatible(
+        "groq",
+        "https://api.groq.com/openai/v1",
+        "GROQ_API_KEY",
+        "GROQ_API_BASE",
+        usage="with the finish reason, and once more after it",
+    ),
     compatible("helicone", "https://ai-gateway.helicone.ai", "HELICONE_API_KEY"),
     compatible(
         "heroku",
@@ -652,8 +678,8 @@ ROWS: tuple[Provider, ...] = (
         "MISTRAL_API_KEY",
         "MISTRAL_API_BASE",
         models=("mistral-", "magistral-", "codestral-"),
-        # It reports the usage unasked and may refuse the parameter.
-        stream_options=False,
+        stream_options=False,  # it may refuse it
+        usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
         spellings=REQUIRED_IS_ANY,
     ),
@@ -732,6 +758,7 @@ ROWS: tuple[Provider, ...] = (
         "https://openrouter.ai/api/v1",
         ("OPENROUTER_API_KEY", "OR_API_KEY"),
         "OPENROUTER_API_BASE",
+        usage="after the finish reason, in a chunk that has a choice",
         settings=(
             Setting(keyword="site_url", env=("OR_SITE_URL",), header="http-referer"),
             Setting(keyword="app_name", env=("OR_APP_NAME",), header="x-title"),
@@ -745,7 +772,8 @@ ROWS: tuple[Provider, ...] = (
         ("PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY"),
         "PERPLEXITY_API_BASE",
         dialect={"end": "finish"},  # it never sends [DONE]
-        stream_options=False,  # it reports the usage unasked, in every chunk
+        stream_options=False,
+        usage=IN_EVERY_CHUNK,
     ),
     classic("pinstripes", "https://pinstripes.io/v1", "PINSTRIPES_API_KEY", "PINSTRIPES_API_BASE"),
     classic("poe", "https://api.poe.com/v1", "POE_API_KEY"),
@@ -822,6 +850,7 @@ ROWS: tuple[Provider, ...] = (
         ("TOGETHER_API_KEY", "TOGETHER_AI_API_KEY", "TOGETHERAI_API_KEY", "TOGETHER_AI_TOKEN"),
         "TOGETHER_AI_API_BASE",
         aliases=("together",),
+        usage=WITH_FINISH,
         hosts=("api.together.ai",),
     ),
     compatible("v0", "https://api.v0.dev/v1", "V0_API_KEY", "V0_API_BASE"),
@@ -880,6 +909,7 @@ ROWS: tuple[Provider, ...] = (
         ("ZAI_API_KEY", "ZHIPUAI_API_KEY"),
         "ZAI_API_BASE",
         hosts=("open.bigmodel.cn",),
+        usage=WITH_FINISH,
     ),
 )
 
