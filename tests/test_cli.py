@@ -403,6 +403,10 @@ def test_one_provider_in_full() -> None:
     rows = dict(line.split("\t") for line in done.stdout.splitlines())
     assert rows["base_url"] == "https://api.openai.com/v1"
     assert rows["key_env"] == "OPENAI_API_KEY"
+    assert rows["usage"] == "asked=yes when=after the finish reason, in a chunk of its own"
+    assert run("providers", "together").stdout == run("providers", "together_ai").stdout
+    refused = run("providers", "replicate")
+    assert (refused.returncode, "replicate is not served: two requests" in refused.stderr) == (2, True)
     unknown = run("providers", "opnai")
     assert (unknown.returncode, "Nearest: openai" in unknown.stderr) == (2, True)
 

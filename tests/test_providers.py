@@ -14,13 +14,14 @@ import pytest
 from penstock import AuthenticationError, BadRequestError, acompletion, completion
 from penstock.errors import APIError
 from penstock.providers.auth import credential_of
-from penstock.providers.registry import PROVIDERS, ROWS, Provider
+from penstock.providers.registry import NOT_SERVED, PROVIDERS, ROWS, Provider
 from penstock.providers.resolve import fill, owns, resolve
 from penstock.replay import Upstream
-from penstock.replay.cases.chat import CASES
+from penstock.replay.cases import FAMILIES
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 WHOLE = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}
+ANSWER = {name: family.cases["hello"].single(usage=True) for name, family in FAMILIES.items()}
 
 BEARER, API_KEY = "authorization", "api-key"
 
@@ -31,11 +32,13 @@ PLACES: dict[str, tuple[str, str]] = {
     "aihubmix": ("https://aihubmix.com/v1/chat/completions", BEARER),
     "aiml": ("https://api.aimlapi.com/v1/chat/completions", BEARER),
     "amazon_nova": ("https://api.nova.amazon.com/v1/chat/completions", BEARER),
+    "anthropic": ("https://api.anthropic.com/v1/messages", "x-api-key"),
     "apertis": ("https://api.stima.tech/v1/chat/completions", BEARER),
     "assemblyai": ("https://llm-gateway.assemblyai.com/v1/chat/completions", BEARER),
     "azure": ("https://mine.openai.azure.com/openai/deployments/m/chat/completions?api-version=2024-10-21", API_KEY),
     "azure_ai": ("https://mine.services.ai.azure.com/models/chat/completions?api-version=2024-05-01-preview", API_KEY),
     "baseten": ("https://inference.baseten.co/v1/chat/completions", BEARER),
+    "bedrock": ("https://bedrock-runtime.mine.amazonaws.com/model/m/converse", BEARER),
     "bedrock_mantle": ("https://bedrock-mantle.us-east-1.api.aws/v1/chat/completions", BEARER),
     "cerebras": ("https://api.cerebras.ai/v1/chat/completions", BEARER),
     "charity_engine": ("https://api.charityengine.services/remotejobs/v2/inference/chat/completions", BEARER),
@@ -44,6 +47,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "cloudflare": ("https://api.cloudflare.com/client/v4/accounts/mine/ai/v1/chat/completions", BEARER),
     "codestral": ("https://codestral.mistral.ai/v1/chat/completions", BEARER),
     "cognition": ("https://api.cognition.ai/v1/chat/completions", BEARER),
+    "cohere": ("https://api.cohere.com/v2/chat", BEARER),
     "cometapi": ("https://api.cometapi.com/v1/chat/completions", BEARER),
     "compactifai": ("https://api.compactif.ai/v1/chat/completions", BEARER),
     "cortecs": ("https://api.cortecs.ai/v1/chat/completions", BEARER),
@@ -63,6 +67,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "fireworks_ai": ("https://api.fireworks.ai/inference/v1/chat/completions", BEARER),
     "friendliai": ("https://api.friendli.ai/serverless/v1/chat/completions", BEARER),
     "galadriel": ("https://api.galadriel.com/v1/chat/completions", BEARER),
+    "gemini": ("https://generativelanguage.googleapis.com/v1beta/models/m:generateContent", "x-goog-api-key"),
     "github": ("https://models.github.ai/inference/chat/completions", BEARER),
     "gmi": ("https://api.gmi-serving.com/v1/chat/completions", BEARER),
     "gradient_ai": ("https://inference.do-ai.run/v1/chat/completions", BEARER),
@@ -95,9 +100,11 @@ PLACES: dict[str, tuple[str, str]] = {
     "novita": ("https://api.novita.ai/v3/openai/chat/completions", BEARER),
     "nscale": ("https://inference.api.nscale.com/v1/chat/completions", BEARER),
     "nvidia_nim": ("https://integrate.api.nvidia.com/v1/chat/completions", BEARER),
+    "ollama": ("http://localhost:11434/api/chat", BEARER),
     "ollama_v1": ("http://localhost:11434/v1/chat/completions", BEARER),
     "oobabooga": ("http://localhost:5000/v1/chat/completions", BEARER),
     "openai": ("https://api.openai.com/v1/chat/completions", BEARER),
+    "openai_responses": ("https://api.openai.com/v1/responses", BEARER),
     "openrouter": ("https://openrouter.ai/api/v1/chat/completions", BEARER),
     "ovhcloud": ("https://oai.endpoints.kepler.ai.cloud.ovh.net/v1/chat/completions", BEARER),
     "parasail": ("https://api.parasail.io/v1/chat/completions", BEARER),
@@ -123,6 +130,10 @@ PLACES: dict[str, tuple[str, str]] = {
     "v0": ("https://api.v0.dev/v1/chat/completions", BEARER),
     "veniceai": ("https://api.venice.ai/api/v1/chat/completions", BEARER),
     "vercel_ai_gateway": ("https://ai-gateway.vercel.sh/v1/chat/completions", BEARER),
+    "vertex_ai": (
+        "https://aiplatform.googleapis.com/v1/projects/mine/locations/global/publishers/google/models/m:generateContent",
+        BEARER,
+    ),
     "volcengine": ("https://ark.cn-beijing.volces.com/api/v3/chat/completions", BEARER),
     "wandb": ("https://api.inference.wandb.ai/v1/chat/completions", BEARER),
     "xai": ("https://api.x.ai/v1/chat/completions", BEARER),
@@ -174,6 +185,8 @@ VARIANTS: list[tuple[str, dict[str, str], str, str, str]] = [
     ),
     ("azure_ai/m", {"api_base": f"{FOUNDRY}/openai/v1"}, f"{FOUNDRY}/openai/v1/chat/completions", API_KEY, "m"),
     ("azure_ai/m", {"api_base": AZURE}, f"{AZURE}/openai/v1/chat/completions", API_KEY, "m"),
+    ("azure_ai/claude-m", {"api_base": FOUNDRY}, f"{FOUNDRY}/anthropic/v1/messages", "x-api-key", "claude-m"),
+    ("azure_ai/d", {"api_base": f"{FOUNDRY}/anthropic/"}, f"{FOUNDRY}/anthropic/v1/messages", "x-api-key", "d"),
     (
         "azure_ai/m",
         {"api_base": "https://mine.eastus2.models.ai.azure.com/v1"},
@@ -299,38 +312,6 @@ ANSWERS = {
 # How the model must be written so that it arrives as it was.
 MODELS = {"fireworks_ai": "chat/{}", "ragflow": "chat/c1/{}"}
 
-# Providers that others call and this registry does not have yet, with the reason.
-NOT_SERVED = {
-    "a2a": "speaks A2A, a JSON-RPC of agents",
-    "anthropic_text": "text completions of 2023",
-    "azure_text": "text completions",
-    "bytez": "raw text, no usage",
-    "chatgpt": "login of a consumer subscription",
-    "custom": "no format that anybody specified",
-    "fal_ai": "does not stream",
-    "gdc": "needs tokens from an SDK of Google's",
-    "gigachat": "needs an OAuth exchange before the call",
-    "github_copilot": "login of a consumer subscription",
-    "langflow": "a flow server, no chat",
-    "langgraph": "an agent server, no chat",
-    "nlp_cloud": "raw text, no usage",
-    "oci": "formats of its own, and signed requests",
-    "petals": "runs in the process",
-    "predibase": "format of TGI",
-    "replicate": "two requests and raw text",
-    "sagemaker": "signed requests in AWS framing",
-    "sagemaker_chat": "as sagemaker",
-    "sagemaker_nova": "as sagemaker",
-    "sap": "needs an OAuth exchange before the call",
-    "text-completion-codestral": "fill in the middle, no chat",
-    "text-completion-inception": "fill in the middle, no chat",
-    "text-completion-openai": "text completions",
-    "triton": "a format of each model's own",
-    "vertex_ai_beta": "as vertex_ai",
-    "watsonx": "needs a token exchange before the call",
-    "watsonx_text": "as watsonx",
-}
-
 CHAT = [row for row in ROWS if row.family == "chat"]
 each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.slug)
 each_chat_row = pytest.mark.parametrize("row", CHAT, ids=lambda row: row.slug)
@@ -367,6 +348,12 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     for row in ROWS:
         for name in chain(variables(row), row.base_env, *(setting.env for setting in row.settings)):
             monkeypatch.delenv(name, raising=False)
+    # Nor has this machine credentials of AWS: no variables, no files, no role.
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in ("HOME", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "BOTO_CONFIG"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
 @pytest.fixture
@@ -374,6 +361,11 @@ def everybodys_keys(bare: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every key variable of every row is set, each to a secret of its own."""
     for name in {name for row in ROWS for name in variables(row)}:
         monkeypatch.setenv(name, secret(name))
+
+
+def spoken(request: httpx.Request) -> str:
+    """The family that a request is of, by its path as a server would."""
+    return next((name for name, family in FAMILIES.items() if request.url.path.endswith(family.paths)), "chat")
 
 
 Send = Callable[..., httpx.Request]
@@ -386,7 +378,7 @@ def send() -> Iterator[Send]:
 
     def answer(request: httpx.Request) -> httpx.Response:
         requests.append(request)
-        return httpx.Response(200, json=WHOLE)
+        return httpx.Response(200, content=ANSWER[spoken(request)])
 
     with httpx.Client(transport=httpx.MockTransport(answer)) as client:
 
@@ -430,6 +422,7 @@ def test_a_row_is_found_by_slug_and_aliases(row: Provider) -> None:
         ("aiohttp_openai", "openai"),
         ("openai_like", "custom_openai"),
         ("together", "together_ai"),
+        ("vertex_ai_beta", "vertex_ai"),
         ("vllm", "hosted_vllm"),
     ],
 )
@@ -439,7 +432,14 @@ def test_names_that_people_know(alias: str, slug: str) -> None:
 
 def test_who_is_not_served_is_said() -> None:
     assert not set(NOT_SERVED) & set(PROVIDERS), "these are served by now"
-    assert all(NOT_SERVED.values())
+    assert list(NOT_SERVED) == sorted(NOT_SERVED)
+    for name, reason in NOT_SERVED.items():
+        for model, apart in ((f"{name}/m", {}), (f"{name.upper()}/m", {}), ("m", {"custom_llm_provider": name})):
+            error = refused(BadRequestError, model, api_key="k", **apart)
+            assert f"{name} is not served: {reason}" in error.message
+            assert error.param == ("custom_llm_provider" if apart else "model")
+    # A bare name is a model's, not a provider's.
+    assert "not served" not in refused(BadRequestError, "replicate").message
 
 
 def test_no_provider_is_missing_in_silence(corpus: Path) -> None:
@@ -459,9 +459,9 @@ def test_no_provider_is_missing_in_silence(corpus: Path) -> None:
 
 
 def test_the_table_has_every_row() -> None:
-    assert set(PLACES) == {row.slug for row in CHAT} - {"replay"}
+    assert set(PLACES) == {row.slug for row in ROWS} - {"replay"}
     assert list(PLACES) == sorted(PLACES)
-    assert set(BASES) == {row.slug for row in CHAT if row.base_url is None}
+    assert set(BASES) == {row.slug for row in ROWS if row.base_url is None}
 
 
 @pytest.mark.parametrize("slug", PLACES)
@@ -469,6 +469,7 @@ def test_where_a_row_is_and_how_it_takes_its_key(slug: str, send: Send) -> None:
     url, header = PLACES[slug]
     request = send(f"{slug}/m", api_key="passed", **home(PROVIDERS[slug]))
     assert str(request.url) == url
+    assert spoken(request) == PROVIDERS[slug].family
     assert [name for name, value in request.headers.items() if "passed" in value] == [header]
     assert request.headers[header] == ("Bearer passed" if header == BEARER else "passed")
 
@@ -558,7 +559,7 @@ def test_its_key_goes_to_no_other_vendor(row: Provider, everybodys_keys: None) -
 
 @each_row
 def test_without_a_key_nothing_is_sent(row: Provider, send: Send) -> None:
-    if not row.key_required:
+    if not (row.key_required or row.signed_as):
         request = send(f"{row.slug}/m", **home(row))
         assert not {BEARER, row.auth[0]} & set(request.headers)
         return
@@ -574,8 +575,21 @@ def test_without_a_key_nothing_is_sent_by_asyncio(row: Provider) -> None:
             with pytest.raises(AuthenticationError):
                 await acompletion(f"{row.slug}/m", MESSAGES, stream=True, client=client, **home(row))
 
-    if row.key_required:
+    if row.key_required or row.signed_as:
         asyncio.run(main())
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.signed_as], ids=lambda row: row.slug)
+def test_what_signs_sends_no_secret(row: Provider, send: Send) -> None:
+    pytest.importorskip("botocore", reason="external: no botocore")
+    identity = {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "sk-aws-0123456789"}
+    request = send(f"{row.slug}/m", **identity, **home(row))
+    assert "Credential=AKIAEXAMPLE/" in request.headers["authorization"]
+    assert f"/{row.signed_as}/aws4_request" in request.headers["authorization"]
+    assert identity["aws_secret_access_key"] not in carried(request)
+    said = carried(send(f"{row.slug}/m", api_key="passed", **identity, **home(row)))
+    assert "Bearer passed" in said
+    assert "AKIAEXAMPLE" not in said
 
 
 @each_row
@@ -634,7 +648,7 @@ def upstream() -> Iterator[Upstream]:
         yield upstream
 
 
-@each_chat_row
+@each_row
 @pytest.mark.parametrize("world", ["blocking", "asyncio"])
 def test_a_row_streams_and_its_usage_comes_last(row: Provider, world: str, upstream: Upstream) -> None:
     case = ANSWERS.get(row.slug, "hello")
@@ -644,6 +658,7 @@ def test_a_row_streams_and_its_usage_comes_last(row: Provider, world: str, upstr
         "api_base": upstream.base_url,
         "api_key": "k",
         "stream_options": {"include_usage": True},
+        **needed(row),
     }
 
     async def main() -> list[Any]:
@@ -657,7 +672,10 @@ def test_a_row_streams_and_its_usage_comes_last(row: Provider, world: str, upstr
     assert any(chunk.choices[0].delta.content for chunk in chunks if chunk.choices)
     assert chunks[-1].choices[0].finish_reason == "stop"
     assert last.choices == []
-    expected = json.loads(CASES[case].single(usage=True))["usage"]
+    whole = completion(**{name: value for name, value in call.items() if name != "stream_options"})
+    expected = whole.usage
+    if row.family == "chat":
+        expected = json.loads(FAMILIES["chat"].cases[case].single(usage=True))["usage"]
     assert last.usage.source == "reported"
     assert last.usage.complete
     for name in ("prompt_tokens", "completion_tokens", "total_tokens"):

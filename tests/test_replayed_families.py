@@ -1,11 +1,22 @@
-"""The families anthropic and responses against the local upstream."""
+"""Every family against the local upstream: as `replay/FAMILY/CASE`, and two by their own rows."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
-from penstock import APIConnectionError, APIError, RateLimitError, ServiceUnavailableError, completion
+from penstock import (
+    APIConnectionError,
+    APIError,
+    BadRequestError,
+    InternalServerError,
+    NotFoundError,
+    RateLimitError,
+    ServiceUnavailableError,
+    acompletion,
+    completion,
+)
 from penstock.replay import Upstream
 from penstock.replay.cases import FAMILIES
 from penstock.replay.cases.chat import ANSWER, HELLO, THOUGHT
@@ -76,3 +87,82 @@ def test_faults(replayed: Any, family: str) -> None:
 def test_overloaded(replayed: Any) -> None:
     with pytest.raises(ServiceUnavailableError):
         replayed("anthropic", "hello?status=529")
+
+
+# replay/FAMILY/CASE: no key, no base URL -----------------------------------------------------------------------------
+
+EVERY = [f"replay/{name}/{case}" for name, family in FAMILIES.items() for case in family.cases]
+REFUSED = {"replay/cohere/failed": InternalServerError}
+UNREPORTED = {"replay/chat/no-usage"}
+ASKED = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+def streamed(world: str, model: str, **options: Any) -> list[Any]:
+    """The chunks of a stream, to its end."""
+
+    async def main() -> list[Any]:
+        return [chunk async for chunk in await acompletion(model, [USER], max_retries=0, **options)]
+
+    return asyncio.run(main()) if world == "asyncio" else list(completion(model, [USER], max_retries=0, **options))
+
+
+def texts(chunks: list[Any]) -> dict[int, str]:
+    """The text of each choice."""
+    said: dict[int, str] = {}
+    for choice in (choice for chunk in chunks for choice in chunk.choices):
+        said[choice.index] = said.get(choice.index, "") + (choice.delta.content or "")
+    return said
+
+
+@pytest.mark.parametrize("model", [model for model in EVERY if model not in REFUSED])
+@pytest.mark.parametrize("world", ["blocking", "asyncio"])
+def test_every_case_of_every_family_streams_without_a_key(model: str, world: str) -> None:
+    whole = completion(model, [USER])
+    *chunks, last = streamed(world, model, **ASKED)
+    assert texts(chunks) == {choice.index: choice.message.content or "" for choice in whole.choices}
+    assert all("usage" in chunk and chunk.usage is None for chunk in chunks)
+    assert all(chunk.choices or "prompt_filter_results" in chunk for chunk in chunks)
+    assert last.choices == []
+    assert "usage" in last
+    assert last.usage == whole.usage
+    assert (last.usage is None) == (model in UNREPORTED)
+    finishes = [choice.finish_reason for chunk in chunks for choice in chunk.choices if choice.finish_reason]
+    assert finishes == [choice.finish_reason for choice in whole.choices]
+    plain = streamed(world, model, stream=True)
+    assert not any("usage" in chunk for chunk in plain)
+    assert texts(plain) == texts(chunks)
+
+
+@pytest.mark.parametrize("model", REFUSED)
+@pytest.mark.parametrize("world", ["blocking", "asyncio"])
+def test_a_case_that_fails_does_so_either_way(model: str, world: str) -> None:
+    for options in ({}, ASKED):
+        with pytest.raises(REFUSED[model]):
+            streamed(world, model, **options)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("world", ["blocking", "asyncio"])
+def test_usage_that_nobody_reports_is_null(family: str, world: str) -> None:
+    *chunks, last = streamed(world, f"replay/{family}/hello?nousage", **ASKED)
+    assert all("usage" in chunk and chunk.usage is None for chunk in chunks)
+    assert all(chunk.choices for chunk in chunks)
+    assert (last.choices, "usage" in last, last.usage) == ([], True, None)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("world", ["blocking", "asyncio"])
+def test_faults_of_every_family(family: str, world: str) -> None:
+    model = f"replay/{family}/hello"
+    with pytest.raises(APIConnectionError):
+        streamed(world, f"{model}?cut=finish", **ASKED)
+    with pytest.raises(RateLimitError):
+        streamed(world, f"{model}?status=429", **ASKED)
+    with pytest.raises(BadRequestError):
+        streamed(world, f"{model}?status=400", **ASKED)
+    with pytest.raises(APIError):
+        streamed(world, f"{model}?error=3", **ASKED)
+    with pytest.raises(NotFoundError):
+        streamed(world, f"replay/{family}/nope", **ASKED)
+    assert texts(streamed(world, f"{model}?chunk=random:3", **ASKED)) == {0: HELLO}
+    assert streamed(world, f"{model}?chunk=1&gzip", **ASKED)[-1].usage is not None

@@ -237,7 +237,11 @@ VARIED = Provider(
         Variant(base="", model="own-(?P<part>.+)", base_url="https://{part}.varied.example", sends="{part}"),
         Variant(settings={"version": "v1|v2"}, chat_path="/other"),
         Variant(base=".*/api", auth=("x-key", "{key}")),
+        Variant(model="other-.+", family="anthropic", chat_path="/messages", headers={"x-version": "1"}),
     ),
+    settings=(Setting(keyword="version", header="x-v"),),
+    stream_path="/stream",
+    dialect={"end": "done"},
 )
 
 
@@ -248,7 +252,15 @@ def test_the_first_variant_that_fits_counts() -> None:
     row, model, _ = vary(VARIED, "own-a", "http://h/api/", {"version": "v2"})
     assert (row.base_url, row.chat_path, row.auth, model) == (VARIED.base_url, "/other", VARIED.auth, "own-a")
     assert vary(VARIED, "own-a", "http://h/api/", {})[0].auth == ("x-key", "{key}")
+    assert row.settings == VARIED.settings
     assert vary(VARIED, "m", "http://h", {"version": "v3"}) == (VARIED, "m", {"version": "v3"})
+
+
+def test_a_variant_may_be_of_another_family() -> None:
+    row, model, _ = vary(VARIED, "other-m", None, {})
+    assert (row.family, row.chat_path, row.headers, model) == ("anthropic", "/messages", {"x-version": "1"}, "other-m")
+    assert (row.stream_path, row.dialect) == (None, {}), "the other family's streams are not the row's"
+    assert (row.base_url, row.settings, row.auth) == (VARIED.base_url, VARIED.settings, VARIED.auth)
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
@@ -269,8 +281,8 @@ def test_a_row_makes_sense(row: Provider) -> None:
         values = {setting.keyword: "x" for setting in row.settings}
         filled = urlsplit(fill(row, row.base_url, values))
         assert filled.scheme == ("http" if filled.hostname in LOCAL else "https")
-        # What listens on this machine may do without a key; nobody else is known to.
-        assert row.key_required == (filled.hostname not in LOCAL)
+        # What listens on this machine may do without a key; nobody else is known to, but where it is signed.
+        assert (row.key_required or row.signed_as is not None) == (filled.hostname not in LOCAL)
         assert not row.base_url.endswith("/")
 
 

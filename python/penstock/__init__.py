@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         __version__,
     )
     from .api import acompletion, completion, stream_chunk_builder
+    from .catalogue import list_providers, supported_params
     from .clocks import Timeouts
     from .errors import (
         APIConnectionError,
@@ -94,7 +95,9 @@ __all__ = [
     "__version__",
     "acompletion",
     "completion",
+    "list_providers",
     "stream_chunk_builder",
+    "supported_params",
 ]
 
 _HOMES = {
@@ -114,6 +117,7 @@ _HOMES = {
         "__version__",
     ),
     "api": ("acompletion", "completion", "stream_chunk_builder"),
+    "catalogue": ("list_providers", "supported_params"),
     "clocks": ("Timeouts",),
     "stream": ("AsyncStream", "Stream"),
 }

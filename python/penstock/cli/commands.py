@@ -3,15 +3,16 @@
 import os
 import sys
 import time
-from dataclasses import fields
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 import rich  # noqa: F401  so that its absence shows in the first moment and not with the first table
 
+from ..catalogue import list_providers
 from ..errors import APIError
-from ..providers.registry import PROVIDERS, ROWS, Provider
+from ..providers.registry import NOT_SERVED
 from . import advice, talk
 
 OK, API_ERROR, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 130
@@ -117,36 +118,37 @@ def chat(
 @click.argument("slug", required=False)
 def providers(slug: str | None) -> None:
     """List the providers, or all that is known of one."""
+    rows = list_providers()
     if slug is None:
-        rows = [(row.slug, row.family, _base(row), ", ".join(row.key_env), ", ".join(row.models)) for row in ROWS]
-        talk.table(("provider", "family", "base URL", "key", "bare names"), rows)
+        head = ("provider", "family", "base URL", "key", "bare names")
+        shown = [
+            (row["slug"], row["family"], _base(row), _shown(row["key_env"]), _shown(row["models"])) for row in rows
+        ]
+        talk.table(head, shown)
         return
-    row = PROVIDERS.get(slug)
+    row = next((row for row in rows if slug in (row["slug"], *row["aliases"])), None)
     if row is None:
-        raise click.UsageError(f"no provider {slug!r}. {advice.nearest(slug)}", click.get_current_context())
-    known = [("base_url", _base(row))]
-    known += [
-        (item.name, _shown(value))
-        for item in fields(row)
-        if item.name not in ("base_url", "elsewhere") and (value := getattr(row, item.name)) is not None
-    ]
+        reason = f"{slug} is not served: {NOT_SERVED[slug]}" if slug in NOT_SERVED else f"no provider {slug!r}"
+        raise click.UsageError(f"{reason}. {advice.nearest(slug)}", click.get_current_context())
+    known = [(name, _shown(value)) for name, value in {**row, "base_url": _base(row)}.items()]
     talk.table(("field", "value"), [(name, value) for name, value in known if value])
 
 
-def _base(row: Provider) -> str:
-    if callable(row.base_url):
-        return "a local server, started at the first call"
-    return row.base_url or " or ".join(("api_base", *row.base_env))
+def _base(row: Mapping[str, Any]) -> str:
+    if row["needs_api_base"]:
+        return " or ".join(("api_base", *row["base_env"]))
+    return row["base_url"] or "known at the call"
 
 
 def _shown(value: Any) -> str:
+    """A value for people: as few brackets and quotes as it takes."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
-        return ", ".join(f"{name}={_shown(each)}" for name, each in value.items())
-    if isinstance(value, tuple | frozenset):
-        return ", ".join(_shown(each) for each in (value if isinstance(value, tuple) else sorted(value)))
-    return f"{value.keyword} ({', '.join(value.env)})" if hasattr(value, "keyword") else str(value)
+        return " ".join(f"{name}={text}" for name, each in value.items() if (text := _shown(each)))
+    if isinstance(value, list):
+        return ("; " if value and isinstance(value[0], dict) else ", ").join(_shown(each) for each in value)
+    return "" if value is None else str(value)
 
 
 def _keys() -> str:

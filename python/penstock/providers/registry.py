@@ -54,17 +54,26 @@ class Variant:
 
     base, model, settings: which calls: regular expressions that match the whole of the base URL given ("" if none
         is), of the model id, and of settings ("" if not set). Named groups of `model` become settings.
-    base_url, chat_path, auth: as of Provider; None is as the row says.
     sends: the model id to send, with `{group}`s and `{model}`.
+
+    All else is as of Provider; None is as the row says. Another chat_path brings its own stream_path, and another
+    family leaves the row's dialect behind.
     """
 
     base: str = ".*"
     model: str = ".*"
     settings: Mapping[str, str] = field(default_factory=dict)
+    sends: str | None = None
+    family: str | None = None
     base_url: str | None = None
     chat_path: str | None = None
+    stream_path: str | None = None
+    path_safe: str | None = None
     auth: tuple[str, str] | None = None
-    sends: str | None = None
+    headers: Mapping[str, str] | None = None
+    renames: Mapping[str, str] | None = None
+    spellings: Mapping[str, Mapping[str, str]] | None = None
+    unsupported: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +94,7 @@ class Provider:
     signed_as: the name of the service that requests are signed for where there is no key.
     headers: sent with every request.
     stream_options: whether it accepts this parameter, so that it can be asked for the usage of a stream.
+    usage: when its streams tell it, in words, where that was seen to differ from its family. Decoders need not know.
     renames: parameters that it spells differently. `spellings`: values of parameters that it spells differently.
     unsupported: parameters that its documentation leaves out.
     variants: calls that go elsewhere; the first that fits counts.
@@ -110,6 +120,7 @@ class Provider:
     settings: tuple[Setting, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     stream_options: bool = False
+    usage: str | None = None
     renames: Mapping[str, str] = field(default_factory=dict)
     spellings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unsupported: frozenset[str] = frozenset()
@@ -129,6 +140,9 @@ MAX_TOKENS: Mapping[str, str] = {"max_completion_tokens": "max_tokens"}
 
 REQUIRED_IS_ANY: Mapping[str, Mapping[str, str]] = {"tool_choice": {"required": "any"}}
 """`spellings` of those that call it so."""
+
+WITH_FINISH, IN_EVERY_CHUNK = "with the finish reason", "in every chunk"
+"""`usage` of those that are not asked, or tell before they would have to."""
 
 Names = str | tuple[str, ...]
 
@@ -155,6 +169,7 @@ WITH_VERSION = Variant(base=".*/v1", chat_path="/chat/completions")
 """For base URLs that may be given with the version or without."""
 
 API_KEY = ("api-key", "{key}")
+X_API_KEY = ("x-api-key", "{key}")
 
 AZURE_HOSTS = (
     "*.openai.azure.com",
@@ -200,6 +215,123 @@ OTHERS_LACK = frozenset(
 """Parameters that the families gemini, cohere and ollama have nothing for."""
 
 
+# What the rows of a family have in common, and calls to others that speak it
+
+MESSAGES: Mapping[str, Any] = {
+    "family": "anthropic",
+    "chat_path": "/v1/messages",
+    "headers": {"anthropic-version": "2023-06-01"},
+    "renames": MAX_TOKENS,
+    "spellings": {"service_tier": {"default": "standard_only"}},
+    "unsupported": frozenset(
+        {
+            "n",
+            "modalities",
+            "prediction",
+            "audio",
+            "presence_penalty",
+            "frequency_penalty",
+            "logit_bias",
+            "verbosity",
+            "seed",
+            "logprobs",
+            "top_logprobs",
+            "functions",
+            "function_call",
+            "web_search_options",
+            "store",
+            "metadata",
+            "safety_identifier",
+            "prompt_cache_key",
+            "min_p",
+            "repetition_penalty",
+        }
+    ),
+}
+
+CONVERSE: Mapping[str, Any] = {
+    "family": "converse",
+    "chat_path": "/model/{model}/converse",
+    "stream_path": "/model/{model}/converse-stream",
+    # An ARN with its slashes and colons is one segment of the path.
+    "path_safe": "",
+    "renames": MAX_TOKENS,
+    "unsupported": frozenset(
+        {
+            "n",
+            "modalities",
+            "prediction",
+            "audio",
+            "presence_penalty",
+            "frequency_penalty",
+            "logit_bias",
+            "user",
+            "verbosity",
+            "seed",
+            "parallel_tool_calls",
+            "logprobs",
+            "top_logprobs",
+            "functions",
+            "function_call",
+            "web_search_options",
+            "store",
+            "safety_identifier",
+            "prompt_cache_key",
+            "min_p",
+            "repetition_penalty",
+        }
+    ),
+}
+
+COHERE: Mapping[str, Any] = {
+    "family": "cohere",
+    "chat_path": "/v2/chat",
+    "renames": {**MAX_TOKENS, "top_p": "p", "top_k": "k", "stop": "stop_sequences"},
+    "unsupported": OTHERS_LACK | {"n", "modalities", "top_logprobs", "service_tier", "min_p", "repetition_penalty"},
+}
+
+GENERATE: Mapping[str, Any] = {
+    "family": "gemini",
+    "chat_path": "/models/{model}:generateContent",
+    "stream_path": "/models/{model}:streamGenerateContent?alt=sse",
+    "renames": MAX_TOKENS,
+    "unsupported": OTHERS_LACK | {"min_p", "repetition_penalty"},
+}
+
+OLLAMA: Mapping[str, Any] = {
+    "family": "ollama",
+    "chat_path": "/api/chat",
+    "renames": MAX_TOKENS,
+    "unsupported": OTHERS_LACK | {"n", "modalities", "tool_choice", "service_tier"},
+}
+
+RESPONSES: Mapping[str, Any] = {
+    "family": "responses",
+    "chat_path": "/responses",
+    "renames": {"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"},
+    "unsupported": frozenset(
+        {
+            "n",
+            "stop",
+            "modalities",
+            "prediction",
+            "audio",
+            "presence_penalty",
+            "frequency_penalty",
+            "logit_bias",
+            "seed",
+            "functions",
+            "function_call",
+            "web_search_options",
+            "thinking",
+            "top_k",
+            "min_p",
+            "repetition_penalty",
+        }
+    ),
+}
+
+
 def _replay(_: Mapping[str, str]) -> str:
     """The base URL of the local replay server, which starts with the first call that needs it."""
     from penstock import replay
@@ -218,7 +350,6 @@ def _vertex(values: Mapping[str, str]) -> str:
 
 ROWS: tuple[Provider, ...] = (
     classic("abliteration", "https://api.abliteration.ai/v1", "ABLITERATION_API_KEY"),
-    # It reports the usage unasked, in the last chunk.
     classic(
         "ai21_chat",
         "https://api.ai21.com/studio/v1",
@@ -226,6 +357,7 @@ ROWS: tuple[Provider, ...] = (
         "AI21_API_BASE",
         aliases=("ai21",),
         stream_options=False,
+        usage="in the last chunk",
     ),
     classic("aihubmix", "https://aihubmix.com/v1", "AIHUBMIX_API_KEY", "AIHUBMIX_API_BASE"),
     classic("aiml", "https://api.aimlapi.com/v1", "AIML_API_KEY", "AIML_API_BASE"),
@@ -233,39 +365,11 @@ ROWS: tuple[Provider, ...] = (
     Provider(
         slug="anthropic",
         models=("claude-",),
-        family="anthropic",
         base_url="https://api.anthropic.com",
         base_env=("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL"),
-        chat_path="/v1/messages",
         key_env=("ANTHROPIC_API_KEY",),
-        auth=("x-api-key", "{key}"),
-        headers={"anthropic-version": "2023-06-01"},
-        renames=MAX_TOKENS,
-        spellings={"service_tier": {"default": "standard_only"}},
-        unsupported=frozenset(
-            {
-                "n",
-                "modalities",
-                "prediction",
-                "audio",
-                "presence_penalty",
-                "frequency_penalty",
-                "logit_bias",
-                "verbosity",
-                "seed",
-                "logprobs",
-                "top_logprobs",
-                "functions",
-                "function_call",
-                "web_search_options",
-                "store",
-                "metadata",
-                "safety_identifier",
-                "prompt_cache_key",
-                "min_p",
-                "repetition_penalty",
-            }
-        ),
+        auth=X_API_KEY,
+        **MESSAGES,
     ),
     classic("apertis", "https://api.stima.tech/v1", "STIMA_API_KEY"),
     compatible("assemblyai", "https://llm-gateway.assemblyai.com/v1", "ASSEMBLYAI_API_KEY"),
@@ -296,6 +400,14 @@ ROWS: tuple[Provider, ...] = (
         settings=(Setting(keyword="api_version", default="2024-05-01-preview"),),
         stream_options=True,
         variants=(
+            # Claude, by the name of its model or by the base URL of that family.
+            Variant(
+                base=r"https://[^/]+\.services\.ai\.azure\.com",
+                model="claude-.+",
+                auth=X_API_KEY,
+                **{**MESSAGES, "chat_path": "/anthropic/v1/messages"},
+            ),
+            Variant(base=r"https://[^/]+\.services\.ai\.azure\.com/anthropic", auth=X_API_KEY, **MESSAGES),
             Variant(
                 base=r"https://[^/]+\.services\.ai\.azure\.com",
                 chat_path="/models/chat/completions?api-version={api_version}",
@@ -331,43 +443,13 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="bedrock",
-        family="converse",
         base_url="https://bedrock-runtime.{aws_region_name}.amazonaws.com",
         base_env=("AWS_BEDROCK_RUNTIME_ENDPOINT",),
-        chat_path="/model/{model}/converse",
-        stream_path="/model/{model}/converse-stream",
-        # An ARN with its slashes and colons is one segment of the path.
-        path_safe="",
         key_env=("AWS_BEARER_TOKEN_BEDROCK",),
         key_required=False,
         signed_as="bedrock",
         settings=AWS_SETTINGS,
-        renames=MAX_TOKENS,
-        unsupported=frozenset(
-            {
-                "n",
-                "modalities",
-                "prediction",
-                "audio",
-                "presence_penalty",
-                "frequency_penalty",
-                "logit_bias",
-                "user",
-                "verbosity",
-                "seed",
-                "parallel_tool_calls",
-                "logprobs",
-                "top_logprobs",
-                "functions",
-                "function_call",
-                "web_search_options",
-                "store",
-                "safety_identifier",
-                "prompt_cache_key",
-                "min_p",
-                "repetition_penalty",
-            }
-        ),
+        **CONVERSE,
     ),
     classic(
         "bedrock_mantle",
@@ -385,8 +467,14 @@ ROWS: tuple[Provider, ...] = (
             *AWS_SETTINGS[1:],
         ),
     ),
-    # It reports the usage unasked, with the finish reason.
-    compatible("cerebras", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", "CEREBRAS_API_BASE", stream_options=False),
+    compatible(
+        "cerebras",
+        "https://api.cerebras.ai/v1",
+        "CEREBRAS_API_KEY",
+        "CEREBRAS_API_BASE",
+        stream_options=False,
+        usage=WITH_FINISH,
+    ),
     classic("charity_engine", "https://api.charityengine.services/remotejobs/v2/inference", "CHARITY_ENGINE_API_KEY"),
     classic("chutes", "https://llm.chutes.ai/v1", "CHUTES_API_KEY"),
     compatible("clarifai", "https://api.clarifai.com/v2/ext/openai/v1", "CLARIFAI_API_KEY"),
@@ -396,6 +484,7 @@ ROWS: tuple[Provider, ...] = (
         "CLOUDFLARE_API_KEY",
         "CLOUDFLARE_API_BASE",
         hosts=("gateway.ai.cloudflare.com",),
+        usage="with the finish reason, up to three times; the last may be all zeros",
         settings=(Setting(keyword="account_id", env=("CLOUDFLARE_ACCOUNT_ID",)),),
     ),
     classic(
@@ -404,6 +493,7 @@ ROWS: tuple[Provider, ...] = (
         "CODESTRAL_API_KEY",
         "CODESTRAL_API_BASE",
         stream_options=False,  # this and the rest as mistral, of which it is an endpoint with keys of its own
+        usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
         spellings=REQUIRED_IS_ANY,
     ),
@@ -412,13 +502,10 @@ ROWS: tuple[Provider, ...] = (
         slug="cohere",
         aliases=("cohere_chat",),
         models=("command-",),
-        family="cohere",
         base_url="https://api.cohere.com",
         base_env=("COHERE_API_BASE",),
-        chat_path="/v2/chat",
         key_env=("COHERE_API_KEY", "CO_API_KEY"),
-        renames={**MAX_TOKENS, "top_p": "p", "top_k": "k", "stop": "stop_sequences"},
-        unsupported=OTHERS_LACK | {"n", "modalities", "top_logprobs", "service_tier", "min_p", "repetition_penalty"},
+        **COHERE,
     ),
     compatible("cometapi", "https://api.cometapi.com/v1", "COMETAPI_KEY", "COMETAPI_API_BASE"),
     compatible("compactifai", "https://api.compactif.ai/v1", "COMPACTIFAI_API_KEY"),
@@ -440,8 +527,8 @@ ROWS: tuple[Provider, ...] = (
         ("DATABRICKS_TOKEN", "DATABRICKS_API_KEY"),
         ("DATABRICKS_API_BASE", "DATABRICKS_HOST"),
         hosts=("*.cloud.databricks.com", "*.gcp.databricks.com", "*.azuredatabricks.net"),
-        # It reports the usage unasked, in every chunk.
         stream_options=False,
+        usage=IN_EVERY_CHUNK,
         variants=(Variant(base="https?://[^/]+", chat_path="/serving-endpoints/chat/completions"),),
     ),
     classic(
@@ -465,7 +552,14 @@ ROWS: tuple[Provider, ...] = (
         # Its Gemini and Gemma models leave reasoning out of the completion tokens, and out of the total.
         dialect={"reasoning": "beside"},
     ),
-    classic("deepseek", "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", "DEEPSEEK_API_BASE", models=("deepseek-",)),
+    classic(
+        "deepseek",
+        "https://api.deepseek.com/v1",
+        "DEEPSEEK_API_KEY",
+        "DEEPSEEK_API_BASE",
+        models=("deepseek-",),
+        usage=WITH_FINISH,
+    ),
     classic(
         "docker_model_runner",
         "http://localhost:12434/engines/llama.cpp",
@@ -503,16 +597,12 @@ ROWS: tuple[Provider, ...] = (
     Provider(
         slug="gemini",
         models=("gemini-",),
-        family="gemini",
         base_url="https://generativelanguage.googleapis.com/v1beta",
         base_env=("GEMINI_API_BASE",),
-        chat_path="/models/{model}:generateContent",
-        stream_path="/models/{model}:streamGenerateContent?alt=sse",
         key_env=("GOOGLE_API_KEY", "GEMINI_API_KEY", "PALM_API_KEY"),
         # In the query it would get into logs.
         auth=("x-goog-api-key", "{key}"),
-        renames=MAX_TOKENS,
-        unsupported=OTHERS_LACK | {"min_p", "repetition_penalty"},
+        **GENERATE,
     ),
     classic("github", "https://models.github.ai/inference", ("GITHUB_TOKEN", "GITHUB_API_KEY"), "GITHUB_API_BASE"),
     classic("gmi", "https://api.gmi-serving.com/v1", "GMI_API_KEY"),
@@ -525,7 +615,13 @@ ROWS: tuple[Provider, ...] = (
         # An agent's endpoint is given without the path.
         variants=(Variant(base=r"https://[^/]+\.agents\.do-ai\.run", chat_path="/api/v1/chat/completions"),),
     ),
-    compatible("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", "GROQ_API_BASE"),
+    compatible(
+        "groq",
+        "https://api.groq.com/openai/v1",
+        "GROQ_API_KEY",
+        "GROQ_API_BASE",
+        usage="with the finish reason, and once more after it",
+    ),
     compatible("helicone", "https://ai-gateway.helicone.ai", "HELICONE_API_KEY"),
     compatible(
         "heroku",
@@ -582,8 +678,8 @@ ROWS: tuple[Provider, ...] = (
         "MISTRAL_API_KEY",
         "MISTRAL_API_BASE",
         models=("mistral-", "magistral-", "codestral-"),
-        # It reports the usage unasked and may refuse the parameter.
-        stream_options=False,
+        stream_options=False,  # it may refuse it
+        usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
         spellings=REQUIRED_IS_ANY,
     ),
@@ -619,14 +715,11 @@ ROWS: tuple[Provider, ...] = (
     Provider(
         slug="ollama",
         aliases=("ollama_chat",),
-        family="ollama",
         base_url="http://localhost:11434",
         base_env=("OLLAMA_API_BASE",),
-        chat_path="/api/chat",
         key_env=("OLLAMA_API_KEY",),
         key_required=False,
-        renames=MAX_TOKENS,
-        unsupported=OTHERS_LACK | {"n", "modalities", "tool_choice", "service_tier"},
+        **OLLAMA,
     ),
     # The compatible side of Ollama.
     classic("ollama_v1", "http://localhost:11434/v1", "OLLAMA_API_KEY", key_required=False),
@@ -654,39 +747,18 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="openai_responses",
-        family="responses",
         base_url="https://api.openai.com/v1",
         base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
-        chat_path="/responses",
         key_env=("OPENAI_API_KEY",),
         settings=OPENAI_SETTINGS,
-        renames={"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"},
-        unsupported=frozenset(
-            {
-                "n",
-                "stop",
-                "modalities",
-                "prediction",
-                "audio",
-                "presence_penalty",
-                "frequency_penalty",
-                "logit_bias",
-                "seed",
-                "functions",
-                "function_call",
-                "web_search_options",
-                "thinking",
-                "top_k",
-                "min_p",
-                "repetition_penalty",
-            }
-        ),
+        **RESPONSES,
     ),
     compatible(
         "openrouter",
         "https://openrouter.ai/api/v1",
         ("OPENROUTER_API_KEY", "OR_API_KEY"),
         "OPENROUTER_API_BASE",
+        usage="after the finish reason, in a chunk that has a choice",
         settings=(
             Setting(keyword="site_url", env=("OR_SITE_URL",), header="http-referer"),
             Setting(keyword="app_name", env=("OR_APP_NAME",), header="x-title"),
@@ -700,7 +772,8 @@ ROWS: tuple[Provider, ...] = (
         ("PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY"),
         "PERPLEXITY_API_BASE",
         dialect={"end": "finish"},  # it never sends [DONE]
-        stream_options=False,  # it reports the usage unasked, in every chunk
+        stream_options=False,
+        usage=IN_EVERY_CHUNK,
     ),
     classic("pinstripes", "https://pinstripes.io/v1", "PINSTRIPES_API_KEY", "PINSTRIPES_API_BASE"),
     classic("poe", "https://api.poe.com/v1", "POE_API_KEY"),
@@ -736,7 +809,17 @@ ROWS: tuple[Provider, ...] = (
         ),
     ),
     compatible("reka", "https://api.reka.ai/v1", "REKA_API_KEY", "REKA_API_BASE"),
-    Provider(slug="replay", base_url=_replay, key_required=False, stream_options=True),
+    Provider(
+        slug="replay",
+        base_url=_replay,
+        key_required=False,
+        stream_options=True,
+        # replay/FAMILY/CASE is that family's; a bare case is one of chat completions.
+        variants=tuple(
+            Variant(model=f"{shape['family']}/.+", **shape)
+            for shape in (COHERE, CONVERSE, GENERATE, MESSAGES, OLLAMA, RESPONSES)
+        ),
+    ),
     compatible("sail", "https://api.sailresearch.com/v1", "SAIL_API_KEY", "SAIL_API_BASE"),
     classic("sambanova", "https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY", "SAMBANOVA_API_BASE"),
     classic("sarvam", "https://api.sarvam.ai/v1", "SARVAM_API_KEY"),
@@ -767,6 +850,7 @@ ROWS: tuple[Provider, ...] = (
         ("TOGETHER_API_KEY", "TOGETHER_AI_API_KEY", "TOGETHERAI_API_KEY", "TOGETHER_AI_TOKEN"),
         "TOGETHER_AI_API_BASE",
         aliases=("together",),
+        usage=WITH_FINISH,
         hosts=("api.together.ai",),
     ),
     compatible("v0", "https://api.v0.dev/v1", "V0_API_KEY", "V0_API_BASE"),
@@ -783,6 +867,7 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="vertex_ai",
+        aliases=("vertex_ai_beta",),
         family="gemini",
         base_url=_vertex,
         base_env=("VERTEXAI_API_BASE",),
@@ -824,8 +909,40 @@ ROWS: tuple[Provider, ...] = (
         ("ZAI_API_KEY", "ZHIPUAI_API_KEY"),
         "ZAI_API_BASE",
         hosts=("open.bigmodel.cn",),
+        usage=WITH_FINISH,
     ),
 )
 
 PROVIDERS: Mapping[str, Provider] = {name: row for row in ROWS for name in (row.slug, *row.aliases)}
 """The rows by slug and alias."""
+
+NOT_SERVED: Mapping[str, str] = {
+    "a2a": "speaks A2A, a JSON-RPC of agents",
+    "anthropic_text": "text completions of 2023",
+    "azure_text": "text completions",
+    "bytez": "raw text, no usage",
+    "chatgpt": "login of a consumer subscription",
+    "custom": "no format that anybody specified",
+    "fal_ai": "does not stream",
+    "gdc": "needs tokens from an SDK of Google's",
+    "gigachat": "needs an OAuth exchange before the call",
+    "github_copilot": "login of a consumer subscription",
+    "langflow": "a flow server, no chat",
+    "langgraph": "an agent server, no chat",
+    "nlp_cloud": "raw text, no usage",
+    "oci": "formats of its own, and signed requests",
+    "petals": "runs in the process",
+    "predibase": "format of TGI",
+    "replicate": "two requests and raw text",
+    "sagemaker": "signed requests in AWS framing",
+    "sagemaker_chat": "as sagemaker",
+    "sagemaker_nova": "as sagemaker",
+    "sap": "needs an OAuth exchange before the call",
+    "text-completion-codestral": "fill in the middle, no chat",
+    "text-completion-inception": "fill in the middle, no chat",
+    "text-completion-openai": "text completions",
+    "triton": "a format of each model's own",
+    "watsonx": "needs a token exchange before the call",
+    "watsonx_text": "as watsonx",
+}
+"""Who is called by name elsewhere and has no row here, with the reason."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ..errors import BadRequestError
-from .registry import PROVIDERS, ROWS, Provider
+from .registry import NOT_SERVED, PROVIDERS, ROWS, Provider, Variant
 
 
 def resolve(model: str, custom_llm_provider: str | None = None) -> tuple[Provider, str]:
@@ -44,6 +44,10 @@ def resolve(model: str, custom_llm_provider: str | None = None) -> tuple[Provide
 
 def _unknown(name: str, param: str) -> BadRequestError:
     asked = name.partition("/")[0].lower()
+    if asked in NOT_SERVED and (param != "model" or "/" in name):
+        return BadRequestError(
+            f"no provider for {param}={name!r}: {asked} is not served: {NOT_SERVED[asked]}", param=param
+        )
     nearest = get_close_matches(asked, PROVIDERS, n=3, cutoff=0.5)
     if param == "model" and "/" not in name:
         # A bare name that begins like a known one was probably misspelled there: gtp-4o, grook-4.
@@ -82,6 +86,10 @@ def setting_headers(provider: Provider, values: Mapping[str, str]) -> dict[str, 
     }
 
 
+VARIED = tuple(item.name for item in fields(Variant) if item.name not in ("base", "model", "settings", "sends"))
+"""What a variant may change of its row: all but what says which calls it is for, and what is sent."""
+
+
 def vary(
     provider: Provider, model: str, base: str | None, values: Mapping[str, str]
 ) -> tuple[Provider, str, Mapping[str, str]]:
@@ -100,13 +108,12 @@ def vary(
             continue
         if variant.sends is not None:
             model = variant.sends.format(**found.groupdict(), model=model)
-        provider = replace(
-            provider,
-            base_url=variant.base_url or provider.base_url,
-            chat_path=variant.chat_path or provider.chat_path,
-            auth=variant.auth or provider.auth,
-        )
-        return provider, model, {**values, **found.groupdict()}
+        changes = {name: value for name in VARIED if (value := getattr(variant, name)) is not None}
+        if "chat_path" in changes:
+            changes.setdefault("stream_path", None)
+        if "family" in changes:
+            changes["dialect"] = {}
+        return replace(provider, **changes), model, {**values, **found.groupdict()}
     return provider, model, values
 
 
