@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 Json = dict[str, Any]
@@ -110,6 +110,17 @@ _EVENTS = {
     ".sse": re.compile(rb".*?(?:\r\n\r\n|\n\n|\r\r)|.+", re.DOTALL),
     ".ndjson": re.compile(rb"[^\n]*\n|[^\n]+"),
 }
+
+
+def _messages(body: bytes) -> Iterator[bytes]:
+    """The messages of an event stream: each says how long it is. What says nothing sensible is one piece."""
+    while body:
+        length = int.from_bytes(body[:4])
+        at = length if 16 <= length <= len(body) else len(body)
+        yield body[:at]
+        body = body[at:]
+
+
 _CONTENT_TYPES = {
     ".sse": "text/event-stream; charset=utf-8",
     ".ndjson": "application/x-ndjson",
@@ -131,6 +142,8 @@ class Recorded:
         self.body = path.read_bytes()
         events = _EVENTS.get(path.suffix)
         self._frames = [match[0] for match in events.finditer(self.body)] if events else [self.body]
+        if path.suffix == ".eventstream":
+            self._frames = list(_messages(self.body))
 
     def frames(self, **_: bool) -> list[bytes]:
         """The body, cut where its events end."""
