@@ -49,7 +49,7 @@ def supported_params(model: str, api_base: str | None = None) -> list[str]:
         api_base: as for `completion`; without it the provider's variables count.
 
     Raises:
-        BadRequestError: no such provider.
+        BadRequestError: no such provider, or api_base is no URL.
     """
     provider, model = resolve(model)
     base = api_base or first_set(os.environ, provider.base_env)
