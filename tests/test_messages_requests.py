@@ -281,7 +281,7 @@ def test_structured_output() -> None:
 # The call -------------------------------------------------------------------------------------------------------------
 
 START = {"id": "msg_1", "model": "m", "usage": {"input_tokens": 3, "output_tokens": 1}}
-EVENTS = [
+EVENTS: list[dict[str, Any]] = [
     {"type": "message_start", "message": START},
     {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}},
     {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
@@ -309,11 +309,13 @@ def test_a_call_from_end_to_end() -> None:
     assert "authorization" not in requests[0].headers
     assert "stream_options" not in json.loads(requests[0].content)
     assert [chunk.choices[0].delta.content for chunk in chunks[:-1]] == [None, "Hi", None]
+    assert chunks[-1].usage is not None
     assert chunks[-1].usage.total_tokens == 5
     assert chunks[-2].choices[0]["provider_finish_reason"] == "end_turn"
 
 
 def test_parameters_that_it_lacks() -> None:
-    for name, value in {"n": 2, "seed": 1, "logprobs": True, "presence_penalty": 0.5, "logit_bias": {"1": 1}}.items():
+    lacking: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True, "presence_penalty": 0.5, "logit_bias": {"1": 1}}
+    for name, value in lacking.items():
         with pytest.raises(UnsupportedParamsError, match=name):
             completion("claude-sonnet-4-5", [USER], api_key="k", **{name: value})
