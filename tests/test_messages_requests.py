@@ -315,7 +315,7 @@ def test_a_call_from_end_to_end() -> None:
 
 
 def test_parameters_that_it_lacks() -> None:
-    lacks: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True, "presence_penalty": 0.5, "logit_bias": {"1": 1}}
-    for name, value in lacks.items():
+    lacking: dict[str, Any] = {"n": 2, "seed": 1, "logprobs": True, "presence_penalty": 0.5, "logit_bias": {"1": 1}}
+    for name, value in lacking.items():
         with pytest.raises(UnsupportedParamsError, match=name):
             completion("claude-sonnet-4-5", [USER], api_key="k", **{name: value})

@@ -42,7 +42,7 @@ def test_parts() -> None:
     assert items({"role": "user", "content": parts})[0]["content"] == [
         {"type": "input_text", "text": "What is this?"},
         {"type": "input_image", "image_url": "https://example.com/a.png", "detail": "low"},
-        {"type": "input_image", "image_url": "data:image/png;base64,aGk="},
+        {"type": "input_image", "image_url": "data:image/png;base64,aGk=", "detail": "auto"},
         {"type": "input_file", "file_data": "data:application/pdf;base64,aGk=", "filename": "a.pdf"},
     ]
 
@@ -68,7 +68,7 @@ def test_a_conversation() -> None:
     ) == [
         {"role": "system", "content": [{"type": "input_text", "text": "Be brief."}]},
         reasoning,
-        {"role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}]},
+        {"role": "assistant", "content": "Let me see."},
         {"type": "function_call", "call_id": "a", "name": "f", "arguments": '{"x":1}'},
         {"type": "custom_tool_call", "call_id": "b", "name": "sql", "input": "select 1"},
         {"type": "function_call_output", "call_id": "a", "output": "1"},
@@ -89,6 +89,9 @@ def test_tools() -> None:
     assert sent["tools"] == [{"type": "function", **function}, {"type": "web_search"}]
     assert sent["tool_choice"] == {"type": "function", "name": "f"}
     assert sent["parallel_tool_calls"] is False
+    # Functions are strict in this family unless they say otherwise, in chat completions only if they say so.
+    [plain] = body(tools=[{"type": "function", "function": {"name": "g"}}])["tools"]
+    assert plain == {"type": "function", "name": "g", "parameters": None, "strict": False}
     assert body(tool_choice="required")["tool_choice"] == "required"
 
 
@@ -145,7 +148,7 @@ def test_a_call_from_end_to_end() -> None:
 
 
 def test_parameters_that_it_lacks() -> None:
-    lacks: dict[str, Any] = {"n": 2, "seed": 1, "stop": "x", "presence_penalty": 0.5, "logit_bias": {"1": 1}}
-    for name, value in lacks.items():
+    lacking: dict[str, Any] = {"n": 2, "seed": 1, "stop": "x", "presence_penalty": 0.5, "logit_bias": {"1": 1}}
+    for name, value in lacking.items():
         with pytest.raises(UnsupportedParamsError, match=name):
             completion("openai_responses/gpt-4o", [USER], api_key="k", **{name: value})

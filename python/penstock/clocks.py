@@ -8,6 +8,7 @@ one clock reading per read for it, no task and no timer.
 
 import os
 import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -210,7 +211,11 @@ class Watch:
 
 
 class Watchdog:
-    """One daemon thread, started when the first clock is armed, asleep while there is none."""
+    """One daemon thread, started when the first clock is armed, asleep while there is none.
+
+    When the interpreter ends, the thread stops wherever it is, with the lock or without: from then on nobody waits for
+    it, for streams are dropped until the very last moment.
+    """
 
     def __init__(self) -> None:
         self._forgotten: list[Any] = []
@@ -231,6 +236,8 @@ class Watchdog:
 
     def add(self, watch: Watch, *, prompt: bool = True) -> None:
         """Watches over an attempt from now on; not `prompt`: to the next TICK nobody needs to wake up for it."""
+        if sys.is_finalizing():
+            return
         with self._changed:
             self._watches.add(watch)
             if not self._awake() and watch.due()[0] < self._wakes and (prompt or self._wakes == NEVER):
@@ -238,6 +245,8 @@ class Watchdog:
 
     def later(self, chore: Callable[[], object]) -> None:
         """Has the thread do something soon."""
+        if sys.is_finalizing():
+            return
         self._chores.append(chore)
         with self._changed:
             if not self._awake():
@@ -253,6 +262,8 @@ class Watchdog:
 
     def discard(self, watch: Watch) -> None:
         """Watches no longer over it; when this returns, its connection will not be shut down."""
+        if sys.is_finalizing():
+            return
         with self._changed:
             self._watches.discard(watch)
 

@@ -10,6 +10,7 @@ their result without an event loop. What is written on top of the port is writte
 The loop over the bytes of a stream is the exception: it takes `answer.source`, an iterator or an asynchronous one.
 """
 
+import atexit
 import os
 import sys
 import threading
@@ -114,6 +115,7 @@ class BlockingAnswer(_Response):
 
     def __init__(self, response: Any) -> None:
         super().__init__(response)
+        self.thread = threading.current_thread()
         # The stream itself is what iter_raw() reads, less three calls per read.
         self.source: Iterator[bytes] = (
             response.iter_bytes() if "content-encoding" in self.headers else iter(response.stream)
@@ -137,6 +139,21 @@ class BlockingAnswer(_Response):
                     self.source.close()
         finally:
             _open.discard(self)
+
+
+def _leave() -> None:
+    """Closes what is open while the modules that do it are still there: a little later the collector would try.
+
+    What daemon threads read is left to them. They stop with the interpreter, wherever they are, and let nothing go.
+    """
+    here = threading.current_thread()
+    for answer in list(_open):
+        if isinstance(answer, BlockingAnswer) and (answer.thread is here or not answer.thread.is_alive()):
+            with suppress(Exception):
+                answer._close()  # noqa: SLF001  the same module
+
+
+atexit.register(_leave)
 
 
 class AsyncAnswer(_Response):

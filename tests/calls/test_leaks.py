@@ -43,6 +43,11 @@ def descriptors() -> int:
     return len(list(DESCRIPTORS.iterdir()))
 
 
+def threads() -> int:
+    """Without the one that keeps the clocks, which stays."""
+    return sum(thread.name != "penstock-clocks" for thread in threading.enumerate())
+
+
 def settled(count: Callable[[], int], limit: int, seconds: float = 10) -> int:
     """The count, once it is within the limit: what is closed by another thread or the server takes a moment."""
     deadline = time.monotonic() + seconds
@@ -70,13 +75,13 @@ class Remains:
         gc.collect()
         self.up = up
         self.descriptors = descriptors()
-        self.threads = threading.active_count()
+        self.threads = threads()
 
     def none_since(self, spare: int) -> None:
         """`spare`: connections that a pool may keep, each with a descriptor here and one in the server's thread."""
         assert settled(lambda: self.up.stats()["connections"]["open"], spare) <= spare
         assert settled(descriptors, self.descriptors + 2 * spare) <= self.descriptors + 2 * spare
-        assert settled(threading.active_count, self.threads) <= self.threads
+        assert settled(threads, self.threads) <= self.threads
 
 
 def leave(turn: int, options: dict[str, Any]) -> None:
@@ -350,6 +355,30 @@ async def main():
     await asyncio.sleep(0.01)
 asyncio.run(main())
 """
+
+
+UNCAUGHT = """
+import sys
+from penstock import completion
+options = dict(messages=[dict(role="user", content="x")], stream=True, api_base=sys.argv[1], api_key="any")
+for chunk in completion("openai/hello", **options):
+    raise ZeroDivisionError
+"""
+
+
+def test_a_program_that_fails_in_its_loop_ends(up: Upstream) -> None:
+    # The thread that keeps the clocks has just begun: it stops where it is, often with its lock in hand.
+    for _ in range(5):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", UNCAUGHT, up.base_url],
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=20,
+            env=os.environ | {"PYTHONPATH": str(Path(errors.__file__).parent.parent)},
+        )
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == "ZeroDivisionError"
 
 
 def test_the_interpreter_ends_with_streams_open_and_says_nothing(up: Upstream) -> None:

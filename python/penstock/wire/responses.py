@@ -52,7 +52,7 @@ def build(
     if text:
         body["text"] = text
     if tools := rest.pop("tools", None):
-        body["tools"] = [_flat(tool) for tool in tools]
+        body["tools"] = [_tool(tool) for tool in tools]
     if "tool_choice" in rest:
         body["tool_choice"] = _flat(rest.pop("tool_choice"))
     if stream:
@@ -70,6 +70,14 @@ def _flat(tool: Any) -> Any:
     if tool.get("type") not in ("function", "custom") or not isinstance(inner, dict):
         return tool
     return {"type": tool["type"], **inner}
+
+
+def _tool(tool: Any) -> Any:
+    """A tool; a function is strict here unless it says otherwise, and in chat completions only if it says so."""
+    flat = _flat(tool)
+    if flat.get("type") != "function":
+        return flat
+    return {**flat, "parameters": flat.get("parameters"), "strict": flat.get("strict") or False}
 
 
 # Messages
@@ -100,9 +108,12 @@ def _input(messages: Sequence[Json]) -> list[Json]:
     return items
 
 
-def _said(message: Json) -> list[Json]:
+def _said(message: Json) -> str | list[Json]:
+    """What the assistant said: bare, for its parts are known only as those of an item with an id of the API's own."""
     content = message.get("content") or []
     if isinstance(content, str):
+        if not message.get("refusal"):
+            return content
         content = [{"type": "text", "text": content}]
     parts = [
         {"type": "output_text", "text": part["text"]} if part.get("type") == "text" else dict(part) for part in content
@@ -141,8 +152,8 @@ def _part(part: Any) -> Json:
         case "image_url":
             image = part["image_url"]
             image = {"url": image} if isinstance(image, str) else image
-            detail = {"detail": image["detail"]} if image.get("detail") else {}
-            return {"type": "input_image", "image_url": image["url"], **detail}
+            # The schema requires the detail, and servers built upon it insist.
+            return {"type": "input_image", "image_url": image["url"], "detail": image.get("detail") or "auto"}
         case "file":
             return {"type": "input_file", **part["file"]}
         case _:

@@ -96,7 +96,15 @@ SEARCH: list[Json] = [
     {
         "type": "web_search_tool_result",
         "tool_use_id": "srvtoolu_1",
-        "content": [{"type": "web_search_result", "url": "https://example.org/höhe", "title": "Höhe"}],
+        "content": [
+            {
+                "type": "web_search_result",
+                "url": "https://example.org/höhe",
+                "title": "Höhe",
+                "encrypted_content": "UmVwbGF5",
+                "page_age": None,
+            }
+        ],
     },
 ]
 CITATION = {

@@ -145,7 +145,15 @@ CASES: dict[str, Response] = {
     "tools": Response("two calls at once", [_call(1, "forecast", FORECAST), _call(2, "now", "{}")]),
     "server-tools": Response(
         "a search on the server, then cited text",
-        [{"type": "web_search_call", "id": "ws_replay", "status": "completed"}, _message(ANSWER, CITATION)],
+        [
+            {
+                "type": "web_search_call",
+                "id": "ws_replay",
+                "status": "completed",
+                "action": {"type": "search", "query": "Bieudron head"},
+            },
+            _message(ANSWER, CITATION),
+        ],
     ),
     "refusal": Response("a refusal instead of text", [{**_message(""), "content": [REFUSAL]}]),
     "cut-short": Response("ended by max_output_tokens", [_message(ANSWER)], incomplete="max_output_tokens"),
