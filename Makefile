@@ -111,6 +111,7 @@ $(BENCH_VENV)/.ready: $(BENCH_VENV)/.peers $(WHEELS)/.built
 
 bench: $(BENCH_VENV)/.ready ## every benchmark, against the peers (about 15 minutes)
 	$(BENCH_PY) benches/parser.py
+	$(BENCH_PY) benches/families.py
 	$(BENCH_PY) benches/imports.py
 	$(BENCH_PY) benches/clients.py
 	$(BENCH_PY) benches/memory.py
