@@ -90,8 +90,7 @@ _open: set[Any] = set()
 """Answers that are not closed, so that none is ever garbage.
 
 httpx reads through generators that close their connection when they end. The garbage collector would end them in
-whatever thread and place it comes: there, a lock of the connection pool may be held that they wait for. In a forked
-child it is the parent's answers that stay here, untouched.
+whatever thread and place it comes: there, a lock of the connection pool may be held that they wait for.
 """
 
 
@@ -325,7 +324,8 @@ class _Pools:
 
         A TLS connection that is closed says goodbye to the server, in the middle of what the parent is reading.
         """
-        self.forgotten.append((self.blocking, self.looped))
+        self.forgotten.append((self.blocking, self.looped, set(_open)))
+        _open.clear()
         self.begin()
 
     def client(self, route: Route) -> Any:

