@@ -1,6 +1,7 @@
 //! The rules that every stream obeys, whatever wire it came on: one identity, one role, one finish reason, tool calls
 //! counted from 0, whole characters, one usage at the end.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::assemble::Assembly;
@@ -119,7 +120,7 @@ pub struct Stream {
     include_usage: bool,
     choices: Vec<ChoiceState>,
     /// Extra fields by name and last value, hashed: an event that only repeats them is no news.
-    known: Vec<(u64, u64)>,
+    known: BTreeMap<u64, u64>,
     account: Account,
     assembly: Option<Assembly>,
     /// Whether the same event with another text may come as [`Stream::again`].
@@ -165,7 +166,7 @@ impl Stream {
             begun: false,
             include_usage,
             choices: Vec::new(),
-            known: Vec::new(),
+            known: BTreeMap::new(),
             account,
             assembly: keep.then(Assembly::default),
             repeatable: false,
@@ -300,8 +301,10 @@ impl Stream {
                 None => return,
             },
         };
+        let whole = half.is_none()
+            && matches!(&text, Text::Json(piece) if piece.unescaped().is_some_and(|piece| !piece.is_empty()));
         let mut text = Field::Value(text);
-        if settle_text(&mut text, half, false)
+        if (whole || settle_text(&mut text, half, false))
             && let Field::Value(text) = text
         {
             if let Some(assembly) = &mut self.assembly {
@@ -317,6 +320,11 @@ impl Stream {
             return;
         }
         self.done = true;
+        let lost: Vec<_> = self.choices.iter_mut().filter_map(ChoiceState::lost).collect();
+        if !lost.is_empty() {
+            let usage = if self.include_usage { Field::Null } else { Field::Absent };
+            self.emit(Field::Absent, Field::Absent, lost, usage, Vec::new(), sink);
+        }
         self.account.close();
         if self.include_usage {
             let usage = self.account.usage().cloned();
@@ -400,11 +408,7 @@ impl Stream {
         let name = hasher.finish();
         json.hash(&mut hasher);
         let value = hasher.finish();
-        if let Some((_, known)) = self.known.iter_mut().find(|(known, _)| *known == name) {
-            return std::mem::replace(known, value) != value;
-        }
-        self.known.push((name, value));
-        true
+        self.known.insert(name, value) != Some(value)
     }
 
     /// Applies the rules to one choice; false if it says nothing new.
@@ -445,6 +449,9 @@ impl Stream {
             }
         }
         let last = choice.finish_reason.is_some();
+        if last {
+            delta.tool_calls.extend(state.lost_arguments());
+        }
         let [content, reasoning, refusal] = &mut state.halves;
         said |= settle_text(&mut delta.content, content, last);
         said |= settle_text(&mut delta.reasoning_content, reasoning, last);
@@ -455,6 +462,23 @@ impl Stream {
 }
 
 impl ChoiceState {
+    /// The halves of characters that calls ended with.
+    fn lost_arguments<'a>(&mut self) -> impl Iterator<Item = ToolCall<'a>> {
+        self.calls.iter_mut().zip(0..).filter_map(|(call, place)| {
+            let function = Function { arguments: Some(lost(&mut call.half)?), ..Function::default() };
+            Some(ToolCall { index: Some(place), function, ..ToolCall::default() })
+        })
+    }
+
+    /// The halves of characters that texts ended with, where no finish reason told of their end.
+    fn lost(&mut self) -> Option<Choice<'static>> {
+        let tool_calls = self.lost_arguments().collect();
+        let [content, reasoning_content, refusal] =
+            self.halves.each_mut().map(|half| lost(half).map_or(Field::Absent, Field::Value));
+        let delta = Delta { content, reasoning_content, refusal, tool_calls, ..Delta::default() };
+        (delta != Delta::default()).then(|| Choice { index: self.index, delta, ..Choice::default() })
+    }
+
     /// Finds the call that a piece belongs to, and leaves in the piece what is new of it.
     fn settle_call(&mut self, call: &mut ToolCall<'_>, stream_id: &str) -> bool {
         let id = call.id.take().filter(|id| !id.is_empty());
@@ -503,6 +527,11 @@ impl ChoiceState {
         };
         grown || found.is_none() || call.id.is_some() || call.function.name.is_some() || !call.extra.is_empty()
     }
+}
+
+/// What stands for a half whose other half never came.
+fn lost<'a>(half: &mut Option<u16>) -> Option<Text<'a>> {
+    half.take().map(|_| Text::Owned(char::REPLACEMENT_CHARACTER.into()))
 }
 
 /// Joins a surrogate pair that was cut between two pieces of a text; false if the piece is empty.

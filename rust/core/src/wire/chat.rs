@@ -31,10 +31,16 @@ impl Chat {
         stream: &mut Stream,
         sink: &mut impl Sink,
     ) -> std::result::Result<(), Error> {
-        let data = frame.data;
         if self.template.replay(frame, stream, sink) {
             return Ok(());
         }
+        self.event(frame, stream, sink)
+    }
+
+    /// One that is not like the last. Apart, for its large frame on the stack costs those that are.
+    #[inline(never)]
+    fn event(&mut self, frame: Frame<'_>, stream: &mut Stream, sink: &mut impl Sink) -> std::result::Result<(), Error> {
+        let data = frame.data;
         self.template.forget();
         if data.starts_with(b"[DONE]") {
             stream.end(sink);

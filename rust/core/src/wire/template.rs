@@ -15,8 +15,7 @@ use crate::stream::{Part, Sink, Stream};
 #[derive(Debug, Default)]
 pub(super) struct Template {
     name: Vec<u8>,
-    /// The event without its last brace and the blanks around it: a run of them hides the length of the event.
-    /// Empty if there is no template.
+    /// The event; empty if there is no template.
     data: Vec<u8>,
     /// In order.
     holes: Vec<Hole>,
@@ -45,6 +44,7 @@ impl Template {
     }
 
     /// Hands an event out that is otherwise the same as the last. False if it is not, and has to be read.
+    #[inline]
     pub(super) fn replay(&self, frame: Frame<'_>, stream: &mut Stream, sink: &mut impl Sink) -> bool {
         match self.read(frame) {
             Some(text) if stream.repeatable() => {
@@ -55,8 +55,11 @@ impl Template {
         }
     }
 
+    #[inline]
     fn read<'a>(&self, frame: Frame<'a>) -> Option<Str<'a>> {
-        if self.data.is_empty() || frame.name != self.name {
+        // Most have no name: comparing nothing with nothing takes its time.
+        let same_name = (frame.name.is_empty() && self.name.is_empty()) || frame.name == self.name;
+        if self.data.is_empty() || !same_name {
             return None;
         }
         let mut rest = frame.data;
@@ -72,9 +75,9 @@ impl Template {
             rest = cursor.rest();
             from = place.end;
         }
-        let end = rest.strip_prefix(self.data.get(from..)?)?;
+        let end = self.data.get(from..)?;
         // Where this text is empty another field may speak.
-        text.filter(|text| !text.is_empty() && is_last_brace(end))
+        text.filter(|text| !text.is_empty() && (rest == end || is_padded(rest, end)))
     }
 
     /// Makes the last event the template for those that follow it: one with a piece of text and nothing else that would
@@ -88,8 +91,7 @@ impl Template {
         fillers: impl IntoIterator<Item = &'f [u8]>,
     ) {
         self.forget();
-        let data = frame.data.trim_ascii_end();
-        let (Some(text), Some(data)) = (quoted_place(frame.data, text), data.strip_suffix(b"}")) else {
+        let Some(text) = quoted_place(frame.data, text) else {
             return;
         };
         self.holes.clear();
@@ -101,14 +103,16 @@ impl Template {
         self.holes.sort_unstable_by_key(|hole| hole.place.start);
         self.name.clear();
         self.name.extend_from_slice(frame.name);
-        self.data.extend_from_slice(data.trim_ascii_end());
+        self.data.extend_from_slice(frame.data.trim_ascii_end());
         (self.choice, self.part) = (choice, part);
     }
 }
 
-/// A closing brace, with white space around it or not.
-fn is_last_brace(rest: &[u8]) -> bool {
-    rest == b"}" || rest.iter().filter(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).eq(b"}")
+/// Whether an end is the known one with another run of blanks around its last brace: they hide the length of the event.
+fn is_padded(end: &[u8], known: &[u8]) -> bool {
+    let inner = known.strip_suffix(b"}").map_or(known, <[u8]>::trim_ascii_end);
+    end.strip_prefix(inner)
+        .is_some_and(|rest| rest.iter().filter(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).eq(b"}"))
 }
 
 /// Where a part of the data stands in it.
