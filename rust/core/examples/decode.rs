@@ -1,6 +1,6 @@
-//! Decodes a file as a chat stream, again and again, for `make callgrind` to count the instructions of.
+//! Decodes a file as a stream, again and again, for `make callgrind` to count the instructions of.
 //!
-//! Usage: `decode FILE READ_SIZE PASSES`; a read size of 0 cuts after each event.
+//! Usage: `decode FILE READ_SIZE PASSES [FAMILY]`; a read size of 0 cuts after each event, the family is chat.
 
 use std::env;
 use std::error::Error;
@@ -44,15 +44,18 @@ fn reads(body: &[u8], size: usize) -> Vec<&[u8]> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [file, size, passes] = arguments.as_slice() else {
-        return Err("usage: decode FILE READ_SIZE PASSES".into());
+    let (file, size, passes, family) = match arguments.as_slice() {
+        [file, size, passes] => (file, size, passes, "chat"),
+        [file, size, passes, family] => (file, size, passes, family.as_str()),
+        _ => return Err("usage: decode FILE READ_SIZE PASSES [FAMILY]".into()),
     };
+    let family: Family = family.parse().map_err(|()| "no such family")?;
     let body = fs::read(file)?;
     let reads = reads(&body, size.parse()?);
     let mut length = Length::default();
     for _ in 0..passes.parse()? {
         let mut decoder = Decoder::new(
-            Family::Chat,
+            family,
             Options {
                 dialect: Dialect::default(),
                 include_usage: true,

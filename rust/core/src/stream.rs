@@ -1,6 +1,7 @@
 //! The rules that every stream obeys, whatever wire it came on: one identity, one role, one finish reason, tool calls
 //! counted from 0, whole characters, one usage at the end.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::assemble::Assembly;
@@ -38,6 +39,74 @@ pub struct Incoming<'a> {
     pub extra: Extras<'a>,
 }
 
+impl<'a> From<Choice<'a>> for Incoming<'a> {
+    fn from(choice: Choice<'a>) -> Self {
+        Self { choices: vec![choice], ..Self::default() }
+    }
+}
+
+impl<'a> From<Delta<'a>> for Incoming<'a> {
+    fn from(delta: Delta<'a>) -> Self {
+        Choice { delta, ..Choice::default() }.into()
+    }
+}
+
+/// Where the text belongs in an event that brings one piece of text and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    choice: u32,
+    part: Part,
+    /// Of arguments: the index that the provider gives the call.
+    call: Option<u32>,
+}
+
+impl Place {
+    fn of(event: &Incoming<'_>) -> Option<Self> {
+        let [choice] = event.choices.as_slice() else {
+            return None;
+        };
+        let delta = &choice.delta;
+        let nothing_else = event.extra.is_empty()
+            && matches!(event.service_tier, Field::Absent)
+            && matches!(event.system_fingerprint, Field::Absent)
+            && choice.finish_reason.is_none()
+            && matches!(choice.logprobs, Field::Absent)
+            && choice.extra.is_empty()
+            && delta.role.is_none()
+            && matches!(delta.refusal, Field::Absent)
+            && delta.function_call.is_none()
+            && delta.audio.is_none()
+            && delta.annotations.is_none()
+            && delta.extra.is_empty();
+        if !nothing_else {
+            return None;
+        }
+        let (part, call) = match (&delta.content, &delta.reasoning_content, delta.tool_calls.as_slice()) {
+            (Field::Value(_), Field::Absent, []) => (Part::Content, None),
+            (Field::Absent, Field::Value(_), []) => (Part::Reasoning, None),
+            (Field::Absent, Field::Absent, [call])
+                if call.id.is_none()
+                    && call.kind.is_none()
+                    && call.function.name.is_none()
+                    && call.function.arguments.is_some()
+                    && call.extra.is_empty() =>
+            {
+                (Part::Arguments, call.index)
+            }
+            _ => return None,
+        };
+        Some(Self { choice: choice.index, part, call })
+    }
+
+    fn text(self, delta: Delta<'_>) -> Option<Text<'_>> {
+        match self.part {
+            Part::Content => delta.content.value(),
+            Part::Reasoning => delta.reasoning_content.value(),
+            Part::Arguments => delta.tool_calls.into_iter().next()?.function.arguments,
+        }
+    }
+}
+
 /// Extra fields that say how the provider's values differ from those of the first event.
 const OURS: [&[u8]; 2] = [b"provider_id", b"provider_model"];
 
@@ -51,11 +120,14 @@ pub struct Stream {
     include_usage: bool,
     choices: Vec<ChoiceState>,
     /// Extra fields by name and last value, hashed: an event that only repeats them is no news.
-    known: Vec<(u64, u64)>,
+    known: BTreeMap<u64, u64>,
     account: Account,
     assembly: Option<Assembly>,
-    /// What the last event brought a piece of, if it was [`Stream::piece`] that did.
-    last_piece: Option<(Part, u32)>,
+    /// Whether the same event with another text may come as [`Stream::again`].
+    repeatable: bool,
+    last: Option<Place>,
+    /// The id and model in the event that `last` is of, as they stood there.
+    sender: [Vec<u8>; 2],
     done: bool,
 }
 
@@ -94,10 +166,12 @@ impl Stream {
             begun: false,
             include_usage,
             choices: Vec::new(),
-            known: Vec::new(),
+            known: BTreeMap::new(),
             account,
             assembly: keep.then(Assembly::default),
-            last_piece: None,
+            repeatable: false,
+            last: None,
+            sender: Default::default(),
             done: false,
         }
     }
@@ -135,12 +209,36 @@ impl Stream {
         self.choices.iter().any(|choice| choice.index == index && choice.spoken)
     }
 
-    /// Brings an event into shape and hands it out, unless it says nothing new. True if it was handed out and the same
-    /// event with another text may come as [`Stream::again`].
-    pub fn push(&mut self, event: Incoming<'_>, sink: &mut impl Sink) -> bool {
+    /// Whether the last event was handed out and the same one with another text may come as [`Stream::again`].
+    #[must_use]
+    pub fn repeatable(&self) -> bool {
+        self.repeatable
+    }
+
+    /// Brings an event into shape and hands it out, unless it says nothing new.
+    pub fn push(&mut self, mut event: Incoming<'_>, sink: &mut impl Sink) {
+        let place = Place::of(&event);
+        let sender = [event.id, event.model].map(|name| name.map_or(&b""[..], Str::raw));
+        if let Some(place) = place {
+            if self.repeats(place, sender)
+                && let Some(text) = event.choices.pop().and_then(|choice| place.text(choice.delta))
+            {
+                self.again(place.choice, place.part, text, sink);
+                return;
+            }
+            for (known, given) in self.sender.iter_mut().zip(sender) {
+                known.clear();
+                known.extend_from_slice(given);
+            }
+        }
+        self.repeatable = self.push_whole(event, sink);
+        self.last = place.filter(|_| self.repeatable);
+    }
+
+    /// True if the event was handed out and has nothing in it that is said once.
+    fn push_whole(&mut self, event: Incoming<'_>, sink: &mut impl Sink) -> bool {
         let Incoming { id, created, model, service_tier, system_fingerprint, mut choices, mut extra } = event;
         let mut news = false;
-        self.last_piece = None;
         self.identify(id, created, model, &mut extra);
         for Extra { key, json } in &extra {
             news |= self.is_news(0, *key, json);
@@ -148,26 +246,27 @@ impl Stream {
         for choice in &mut choices {
             news |= self.settle(choice);
         }
-        if news {
-            let usage = if self.include_usage { Field::Null } else { Field::Absent };
-            let plain = choices.iter().all(|choice| {
-                choice.delta.role.is_none()
-                    && choice.finish_reason.is_none()
-                    && choice.delta.tool_calls.iter().all(|call| {
-                        // The first piece of a call is said once.
-                        call.id.is_none() && call.kind.is_none() && call.function.name.is_none()
-                    })
-            });
-            self.emit(service_tier, system_fingerprint, choices, usage, extra, sink);
-            return plain;
+        if !news {
+            return false;
         }
-        false
+        let usage = if self.include_usage { Field::Null } else { Field::Absent };
+        let plain = choices.iter().all(|choice| {
+            choice.delta.role.is_none()
+                && choice.finish_reason.is_none()
+                && choice.delta.tool_calls.iter().all(|call| {
+                    // The first piece of a call is said once.
+                    call.id.is_none() && call.kind.is_none() && call.function.name.is_none()
+                })
+        });
+        self.emit(service_tier, system_fingerprint, choices, usage, extra, sink);
+        plain
     }
 
     /// One more piece of a text, and nothing else: what nearly every event of a stream brings. Of arguments, `call` is
     /// the index that the provider gives the call they belong to.
     pub fn piece(&mut self, part: Part, call: u32, text: Text<'_>, sink: &mut impl Sink) {
-        if self.last_piece == Some((part, call)) {
+        let place = Place { choice: 0, part, call: (part == Part::Arguments).then_some(call) };
+        if self.repeats(place, [b"", b""]) {
             self.again(0, part, text, sink);
             return;
         }
@@ -180,9 +279,11 @@ impl Stream {
                 delta.tool_calls.push(ToolCall { index: Some(call), function, ..ToolCall::default() });
             }
         }
-        if self.push(Incoming { choices: vec![Choice { delta, ..Choice::default() }], ..Incoming::default() }, sink) {
-            self.last_piece = Some((part, call));
-        }
+        self.push(delta.into(), sink);
+    }
+
+    fn repeats(&self, place: Place, sender: [&[u8]; 2]) -> bool {
+        self.last == Some(place) && self.sender.iter().zip(sender).all(|(known, given)| known == given)
     }
 
     /// The last event once more, all but the text of its one choice.
@@ -200,8 +301,10 @@ impl Stream {
                 None => return,
             },
         };
+        let whole = half.is_none()
+            && matches!(&text, Text::Json(piece) if piece.unescaped().is_some_and(|piece| !piece.is_empty()));
         let mut text = Field::Value(text);
-        if settle_text(&mut text, half, false)
+        if (whole || settle_text(&mut text, half, false))
             && let Field::Value(text) = text
         {
             if let Some(assembly) = &mut self.assembly {
@@ -217,6 +320,11 @@ impl Stream {
             return;
         }
         self.done = true;
+        let lost: Vec<_> = self.choices.iter_mut().filter_map(ChoiceState::lost).collect();
+        if !lost.is_empty() {
+            let usage = if self.include_usage { Field::Null } else { Field::Absent };
+            self.emit(Field::Absent, Field::Absent, lost, usage, Vec::new(), sink);
+        }
         self.account.close();
         if self.include_usage {
             let usage = self.account.usage().cloned();
@@ -305,11 +413,7 @@ impl Stream {
         let name = hasher.finish();
         json.hash(&mut hasher);
         let value = hasher.finish();
-        if let Some((_, known)) = self.known.iter_mut().find(|(known, _)| *known == name) {
-            return std::mem::replace(known, value) != value;
-        }
-        self.known.push((name, value));
-        true
+        self.known.insert(name, value) != Some(value)
     }
 
     /// Applies the rules to one choice; false if it says nothing new.
@@ -350,6 +454,9 @@ impl Stream {
             }
         }
         let last = choice.finish_reason.is_some();
+        if last {
+            delta.tool_calls.extend(state.lost_arguments());
+        }
         let [content, reasoning, refusal] = &mut state.halves;
         said |= settle_text(&mut delta.content, content, last);
         said |= settle_text(&mut delta.reasoning_content, reasoning, last);
@@ -360,6 +467,23 @@ impl Stream {
 }
 
 impl ChoiceState {
+    /// The halves of characters that calls ended with.
+    fn lost_arguments<'a>(&mut self) -> impl Iterator<Item = ToolCall<'a>> {
+        self.calls.iter_mut().zip(0..).filter_map(|(call, place)| {
+            let function = Function { arguments: Some(lost(&mut call.half)?), ..Function::default() };
+            Some(ToolCall { index: Some(place), function, ..ToolCall::default() })
+        })
+    }
+
+    /// The halves of characters that texts ended with, where no finish reason told of their end.
+    fn lost(&mut self) -> Option<Choice<'static>> {
+        let tool_calls = self.lost_arguments().collect();
+        let [content, reasoning_content, refusal] =
+            self.halves.each_mut().map(|half| lost(half).map_or(Field::Absent, Field::Value));
+        let delta = Delta { content, reasoning_content, refusal, tool_calls, ..Delta::default() };
+        (delta != Delta::default()).then(|| Choice { index: self.index, delta, ..Choice::default() })
+    }
+
     /// Finds the call that a piece belongs to, and leaves in the piece what is new of it.
     fn settle_call(&mut self, call: &mut ToolCall<'_>, stream_id: &str) -> bool {
         let id = call.id.take().filter(|id| !id.is_empty());
@@ -408,6 +532,11 @@ impl ChoiceState {
         };
         grown || found.is_none() || call.id.is_some() || call.function.name.is_some() || !call.extra.is_empty()
     }
+}
+
+/// What stands for a half whose other half never came.
+fn lost<'a>(half: &mut Option<u16>) -> Option<Text<'a>> {
+    half.take().map(|_| Text::Owned(char::REPLACEMENT_CHARACTER.into()))
 }
 
 /// Joins a surrogate pair that was cut between two pieces of a text; false if the piece is empty.

@@ -585,6 +585,24 @@ mod content {
         ]);
         assert_eq!(whole_calls(&seen), [call("c", "f", "\"😀\"")]);
     }
+
+    #[test]
+    fn a_half_that_arguments_end_with_is_replaced_with_the_finish() {
+        let seen = raw(&[
+            r#"{"tool_calls":[{"index":3,"id":"c","function":{"name":"f","arguments":"\"\ud83d"}}]}"#,
+            r#"{"tool_calls":[{"index":4,"id":"d","function":{"name":"g","arguments":"{}"}}]}"#,
+        ]);
+        assert_eq!(whole_calls(&seen), [call("c", "f", "\"\u{fffd}"), call("d", "g", "{}")]);
+    }
+
+    #[test]
+    fn a_half_that_no_finish_follows_is_replaced_at_the_end() {
+        let delta =
+            r#"{"content":"a\ud83d","tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"\ud83d"}}]}"#;
+        let seen = good(&[format!("data: {{\"choices\":[{{\"delta\":{delta}}}]}}\n\n").as_bytes(), DONE].concat());
+        assert_eq!(seen.text("content"), "a\u{fffd}");
+        assert_eq!(whole_calls(&seen), [call("c", "f", "\u{fffd}")]);
+    }
 }
 
 mod reasoning {

@@ -410,3 +410,15 @@ proptest! {
         prop_assert_eq!((high, out), (None, text));
     }
 }
+
+#[test]
+fn of_a_repeated_key_among_many_the_last_value_counts_in_the_first_place() {
+    let fields: Vec<String> = (0..200_000).map(|n| format!("\"k{}\":{n}", n % 150_000)).collect();
+    let json = format!("{{{}}}", fields.join(","));
+    let Ok(Value::Object(fields)) = Value::parse(json.as_bytes()) else {
+        panic!("an object");
+    };
+    assert_eq!(fields.len(), 150_000);
+    assert_eq!(fields[0], ("k0".into(), Value::Number("150000".into())));
+    assert_eq!(fields[149_999], ("k149999".into(), Value::Number("149999".into())));
+}

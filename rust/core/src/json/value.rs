@@ -1,6 +1,10 @@
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use super::{Cursor, Kind, Result, write_str};
+
+/// Up to as many fields a search is the quickest way to a repeated one; of a hostile object it would never end.
+const MANY: usize = 32;
 
 /// A parsed document, for what is rare or small: error bodies, annotations, log probabilities.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,13 +43,26 @@ impl<'a> Value<'a> {
                 Value::Array(items)
             }
             Kind::Object => {
-                let mut value = Value::Object(Vec::new());
+                let mut fields: Vec<(Cow<'a, str>, Self)> = Vec::new();
+                let mut places = HashMap::new();
                 cursor.object(|cursor, key| {
-                    let item = Self::read(cursor)?;
-                    value.set(key.decode(), item);
+                    let (name, item) = (key.decode(), Self::read(cursor)?);
+                    let known = if fields.len() < MANY {
+                        fields.iter().position(|(known, _)| *known == name)
+                    } else {
+                        if places.is_empty() {
+                            places.extend(fields.iter().zip(0..).map(|((name, _), place)| (name.clone(), place)));
+                        }
+                        let next = fields.len();
+                        Some(*places.entry(name.clone()).or_insert(next)).filter(|place| *place < next)
+                    };
+                    match known.and_then(|place| fields.get_mut(place)) {
+                        Some((_, old)) => *old = item,
+                        None => fields.push((name, item)),
+                    }
                     Ok(())
                 })?;
-                value
+                Value::Object(fields)
             }
         })
     }

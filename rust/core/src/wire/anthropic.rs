@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 
 use super::error_body;
-use super::template::{Hole, Template, quoted_place};
+use super::template::Template;
 use crate::assemble::THINKING_BLOCKS;
 use crate::chunk::{Choice, Delta, Extra, Extras, Field, FinishReason, Function, Text, ToolCall};
 use crate::error::{Class, Error};
@@ -65,8 +65,7 @@ impl Anthropic {
         sink: &mut impl Sink,
     ) -> std::result::Result<(), Error> {
         let data = frame.data;
-        if let Some((part, call, text)) = self.template.read(frame) {
-            stream.piece(part, call, Text::Json(text), sink);
+        if self.template.replay(frame, stream, sink) {
             return Ok(());
         }
         self.template.forget();
@@ -246,12 +245,7 @@ impl Anthropic {
         sink: &mut impl Sink,
     ) {
         stream.piece(part, call, Text::Json(text), sink);
-        // An empty piece of arguments does not count as one.
-        if let Some(place) = quoted_place(frame.data, text)
-            && !text.is_empty()
-        {
-            self.template.learn(frame, part, call, vec![(place, Hole::Text)]);
-        }
+        self.template.learn(frame, 0, part, text, None);
     }
 
     /// `content_block_stop`, or the end of all blocks.

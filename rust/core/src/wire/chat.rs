@@ -3,9 +3,8 @@
 //! Any of their quirks may show up behind any gateway, so all are understood at once; only what one and the same
 //! bytes mean differently from server to server is a [`Dialect`](crate::decoder::Dialect).
 
-use std::ops::Range;
-
 use super::error_body;
+use super::template::Template;
 use crate::chunk::{Choice, Delta, Extra, Extras, Field, FinishReason, Function, Text, ToolCall};
 use crate::error::{Class, Error};
 use crate::framing::Frame;
@@ -32,11 +31,16 @@ impl Chat {
         stream: &mut Stream,
         sink: &mut impl Sink,
     ) -> std::result::Result<(), Error> {
-        let data = frame.data;
-        if let Some(text) = self.template.text(frame) {
-            stream.again(self.template.index, self.template.part, Text::Json(text), sink);
+        if self.template.replay(frame, stream, sink) {
             return Ok(());
         }
+        self.event(frame, stream, sink)
+    }
+
+    /// One that is not like the last. Apart, for its large frame on the stack costs those that are.
+    #[inline(never)]
+    fn event(&mut self, frame: Frame<'_>, stream: &mut Stream, sink: &mut impl Sink) -> std::result::Result<(), Error> {
+        let data = frame.data;
         self.template.forget();
         if data.starts_with(b"[DONE]") {
             stream.end(sink);
@@ -50,11 +54,11 @@ impl Chat {
             b"error" => Error::new(Class::InternalServer, String::from_utf8_lossy(data)),
             _ => Error::invalid_json(error, data),
         })?;
-        let next = Template::hole(&document, data);
-        if accept(document, data, frame.name == b"error", stream, sink)?
-            && let Some(next) = next
-        {
-            self.template.learn(next, data);
+        let piece = document.piece();
+        let filler = document.filler;
+        accept(document, data, frame.name == b"error", stream, sink)?;
+        if let Some((choice, part, text)) = piece {
+            self.template.learn(frame, choice, part, text, filler);
         }
         Ok(())
     }
@@ -81,106 +85,6 @@ impl Chat {
     }
 }
 
-/// The last event with a hole where its text was, and another where its filler was.
-///
-/// The events of one stream hardly differ: an event that has the same bytes around a string means the same but for
-/// that string, exactly, and need not be read again.
-#[derive(Debug, Default)]
-struct Template {
-    /// Empty if there is none.
-    before: Vec<u8>,
-    between: Vec<u8>,
-    /// After the filler's string, if there is one.
-    after: Option<Vec<u8>>,
-    index: u32,
-    part: Part,
-}
-
-/// Where the strings are in an event, quotes included, and what the first one is.
-struct Hole {
-    text: Range<usize>,
-    filler: Option<Range<usize>>,
-    index: u32,
-    part: Part,
-}
-
-impl Template {
-    fn forget(&mut self) {
-        self.before.clear();
-    }
-
-    /// The text of an event that is otherwise the same as the last.
-    fn text<'a>(&self, frame: Frame<'a>) -> Option<Str<'a>> {
-        if self.before.is_empty() || frame.name == b"error" {
-            return None;
-        }
-        let mut cursor = Cursor::new(frame.data.strip_prefix(self.before.as_slice())?);
-        let text = cursor.string().ok()?;
-        let mut rest = cursor.rest().strip_prefix(self.between.as_slice())?;
-        if let Some(after) = &self.after {
-            let mut cursor = Cursor::new(rest);
-            cursor.string().ok()?;
-            rest = cursor.rest().strip_prefix(after.as_slice())?;
-        }
-        // Where this text is empty another field may speak.
-        (rest.is_empty() && !text.is_empty()).then_some(text)
-    }
-
-    /// Whether an event is one choice with one piece of text and nothing else that would be news twice.
-    fn hole(document: &Document<'_>, data: &[u8]) -> Option<Hole> {
-        let mut choices = document.event.choices.iter();
-        let (Some(choice), None) = (choices.next(), choices.next()) else {
-            return None;
-        };
-        let delta = &choice.delta;
-        let (part, text) = match (&delta.content, &delta.reasoning_content, delta.tool_calls.as_slice()) {
-            (Field::Value(Text::Json(text)), other, []) if is_blank(other) => (Part::Content, *text),
-            (other, Field::Value(Text::Json(text)), []) if is_blank(other) => (Part::Reasoning, *text),
-            (one, other, [call]) if is_blank(one) && is_blank(other) => match &call.function.arguments {
-                Some(Text::Json(text)) if call.extra.is_empty() => (Part::Arguments, *text),
-                _ => return None,
-            },
-            _ => return None,
-        };
-        let plain = document.usage.or(document.usage_elsewhere).or(document.timings).is_none()
-            && document.error.is_none()
-            && document.failure.is_none()
-            && choice.finish_reason.is_none()
-            && !matches!(choice.logprobs, Field::Value(_))
-            && !matches!(delta.refusal, Field::Value(_))
-            && delta.function_call.is_none()
-            && delta.audio.is_none()
-            && delta.annotations.is_none()
-            && delta.extra.iter().all(|extra| *extra.json == *b"null");
-        let text = quoted(data, text)?;
-        let filler = document.filler.and_then(|filler| quoted(data, filler)).filter(|filler| filler.start >= text.end);
-        plain.then_some(Hole { text, filler, index: choice.index, part })
-    }
-
-    fn learn(&mut self, hole: Hole, data: &[u8]) {
-        let Hole { text, filler, index, part } = hole;
-        let end = filler.as_ref().map_or(data.len(), |filler| filler.start);
-        let copy = |to: &mut Vec<u8>, range: Range<usize>| {
-            to.clear();
-            to.extend_from_slice(data.get(range).unwrap_or_default());
-        };
-        copy(&mut self.before, 0..text.start);
-        copy(&mut self.between, text.end..end);
-        match filler {
-            Some(filler) => copy(self.after.get_or_insert_default(), filler.end..data.len()),
-            None => self.after = None,
-        }
-        (self.index, self.part) = (index, part);
-    }
-}
-
-/// Where a string stands in the data it was read from, with its quotes.
-fn quoted(data: &[u8], text: Str<'_>) -> Option<Range<usize>> {
-    let start = text.raw().as_ptr().addr().checked_sub(data.as_ptr().addr())?;
-    let range = start.checked_sub(1)?..start + text.raw().len() + 1;
-    (range.end <= data.len()).then_some(range)
-}
-
 /// A document, read but not yet judged.
 #[derive(Default)]
 struct Document<'a> {
@@ -195,17 +99,47 @@ struct Document<'a> {
     whole: Vec<u32>,
     /// A finish reason that means failure.
     failure: Option<Str<'a>>,
-    filler: Option<Str<'a>>,
+    /// JSON text.
+    filler: Option<&'a [u8]>,
 }
 
-/// True if the event was handed out as a chunk of nothing but text.
+impl<'a> Document<'a> {
+    /// The text of one choice, where there is nothing else that would be news twice.
+    fn piece(&self) -> Option<(u32, Part, Str<'a>)> {
+        let [choice] = self.event.choices.as_slice() else {
+            return None;
+        };
+        let delta = &choice.delta;
+        let (part, text) = match (&delta.content, &delta.reasoning_content, delta.tool_calls.as_slice()) {
+            (Field::Value(Text::Json(text)), other, []) if is_blank(other) => (Part::Content, *text),
+            (other, Field::Value(Text::Json(text)), []) if is_blank(other) => (Part::Reasoning, *text),
+            (one, other, [call]) if is_blank(one) && is_blank(other) => match &call.function.arguments {
+                Some(Text::Json(text)) if call.extra.is_empty() => (Part::Arguments, *text),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        let plain = self.usage.or(self.usage_elsewhere).or(self.timings).is_none()
+            && self.error.is_none()
+            && self.failure.is_none()
+            && choice.finish_reason.is_none()
+            && !matches!(choice.logprobs, Field::Value(_))
+            && !matches!(delta.refusal, Field::Value(_))
+            && delta.function_call.is_none()
+            && delta.audio.is_none()
+            && delta.annotations.is_none()
+            && delta.extra.iter().all(|extra| *extra.json == *b"null");
+        plain.then_some((choice.index, part, text))
+    }
+}
+
 fn accept(
     mut document: Document<'_>,
     data: &[u8],
     is_error: bool,
     stream: &mut Stream,
     sink: &mut impl Sink,
-) -> std::result::Result<bool, Error> {
+) -> std::result::Result<(), Error> {
     let no_choices = document.event.choices.is_empty();
     let failed = is_error || document.error.is_some();
     for choice in &mut document.event.choices {
@@ -214,7 +148,9 @@ fn accept(
             (choice.delta, choice.logprobs) = (Delta::default(), Field::Absent);
         }
     }
-    let repeatable = document.is_completion && stream.push(document.event, sink);
+    if document.is_completion {
+        stream.push(document.event, sink);
+    }
     let last_word = no_choices || failed || stream.finished();
     let invalid = |error| Error::invalid_json(error, data);
     let mut reported = false;
@@ -239,7 +175,7 @@ fn accept(
             format!("the provider ended its answer with finish_reason {:?}", reason.decode()),
         ));
     }
-    Ok(repeatable)
+    Ok(())
 }
 
 fn read(data: &[u8]) -> Result<Document<'_>> {
@@ -306,7 +242,7 @@ fn read(data: &[u8]) -> Result<Document<'_>> {
                 document.timings = raw.starts_with(b"{").then_some(raw);
                 event.extra.push(Extra::new(key, raw));
             }
-            key if FILLER.contains(&key) => document.filler = cursor.string_or_skip()?,
+            key if FILLER.contains(&key) => document.filler = Some(cursor.skip()?),
             _ => keep(cursor, key, &mut event.extra)?,
         }
         Ok(())

@@ -1,7 +1,6 @@
 //! Cohere's chat: the events and responses of version 2, and those of version 1.
 
 use super::error_body;
-use super::repeats::Repeats;
 use crate::chunk::{Choice, Delta, Extra, Field, FinishReason, Function, Text, ToolCall};
 use crate::error::{Class, Error};
 use crate::framing::Frame;
@@ -14,7 +13,6 @@ type Result<T> = std::result::Result<T, JsonError>;
 /// The reader of one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Cohere {
-    repeats: Repeats,
     /// Whether pieces of calls have come. Version 1 sends all of it once more when they are whole.
     called: bool,
     /// Calls without arguments so far: a tool without parameters gets no piece of them at all.
@@ -86,7 +84,7 @@ impl Cohere {
         for other in others {
             event.choices.push(other);
         }
-        self.repeats.push(event, stream, sink);
+        stream.push(event, sink);
         if let Some(raw) = usage {
             let counts = counts(raw).map_err(invalid)?;
             stream.account().report(counts, raw, true);

@@ -7,7 +7,6 @@ use arguments::Arguments;
 use grounding::Cited;
 
 use super::error_body;
-use super::repeats::Repeats;
 use super::time::unix_seconds;
 use crate::chunk::{Choice, Delta, Extra, Field, FinishReason, Function, Text, ToolCall};
 use crate::error::{Class, Error};
@@ -21,7 +20,6 @@ type Result<T> = std::result::Result<T, JsonError>;
 /// The reader of one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Gemini {
-    repeats: Repeats,
     candidates: Vec<CandidateState>,
     rounds: Box<Rounds>,
 }
@@ -117,7 +115,7 @@ impl Gemini {
             choice.extra.push(Extra::new(Str::plain("provider_finish_reason"), reason));
             event.choices.push(choice);
         }
-        self.repeats.push(event, stream, sink);
+        stream.push(event, sink);
         if let Some(raw) = usage {
             let last_word = stream.finished();
             self.rounds.report(raw, last_word, stream.account()).map_err(invalid)?;

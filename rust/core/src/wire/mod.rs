@@ -8,7 +8,6 @@ mod error_body;
 pub mod gemini;
 pub mod invoke;
 pub mod ollama;
-mod repeats;
 pub mod responses;
 mod template;
 mod text;

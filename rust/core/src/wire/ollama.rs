@@ -1,7 +1,6 @@
 //! Ollama's native chat and generate: one JSON document a line, or one alone.
 
 use super::error_body;
-use super::repeats::Repeats;
 use super::time::unix_seconds;
 use crate::chunk::{Choice, Delta, Extra, Field, FinishReason, Function, Text, ToolCall};
 use crate::error::{Class, Error};
@@ -25,7 +24,6 @@ const MEASURES: [&[u8]; 6] = [
 /// The reader of one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Ollama {
-    repeats: Repeats,
     /// Tool calls so far, over all lines.
     calls: u32,
 }
@@ -92,7 +90,7 @@ impl Ollama {
             choice.finish_reason = Some(known);
         }
         event.choices.push(choice);
-        self.repeats.push(event, stream, sink);
+        stream.push(event, sink);
         let counts = counts(&measures).map_err(|error| Error::invalid_json(error, data))?;
         stream.account().report(counts, &measures, done);
         if done {

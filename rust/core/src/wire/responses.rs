@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::error_body;
-use super::template::{Hole, Template, place, quoted_place};
+use super::template::Template;
 use crate::chunk::{Choice, Delta, Extra, Extras, Field, FinishReason, Text, ToolCall};
 use crate::error::{Class, Error};
 use crate::framing::Frame;
@@ -54,8 +54,7 @@ impl Responses {
         sink: &mut impl Sink,
     ) -> std::result::Result<(), Error> {
         let data = frame.data;
-        if let Some((part, call, text)) = self.template.read(frame) {
-            stream.piece(part, call, Text::Json(text), sink);
+        if self.template.replay(frame, stream, sink) {
             return Ok(());
         }
         self.template.forget();
@@ -180,14 +179,8 @@ impl Responses {
     /// The next piece of a text, and the events like this one that will follow.
     fn piece(&mut self, part: Part, event: &Event<'_>, frame: Frame<'_>, stream: &mut Stream, sink: &mut impl Sink) {
         stream.piece(part, event.output_index, Text::Json(event.delta), sink);
-        if let Some(text) = quoted_place(frame.data, event.delta) {
-            let sequence = event.sequence.and_then(|number| place(frame.data, number.raw()));
-            let filler = event.filler.and_then(|filler| quoted_place(frame.data, filler));
-            let others = [(sequence, Hole::Number), (filler, Hole::String)];
-            let others = others.into_iter().filter_map(|(place, hole)| Some((place?, hole)));
-            let holes = others.chain([(text, Hole::Text)]).collect();
-            self.template.learn(frame, part, event.output_index, holes);
-        }
+        let fillers = [event.sequence, event.filler].into_iter().flatten();
+        self.template.learn(frame, 0, part, event.delta, fillers);
     }
 
     /// A call's whole arguments, or a piece of a custom one's input.
@@ -233,8 +226,8 @@ struct Event<'a> {
     response: Option<&'a [u8]>,
     has_error: bool,
     /// A number that has gaps, and filler: nobody's data.
-    sequence: Option<Number<'a>>,
-    filler: Option<Str<'a>>,
+    sequence: Option<&'a [u8]>,
+    filler: Option<&'a [u8]>,
 }
 
 impl<'a> Event<'a> {
@@ -253,8 +246,8 @@ impl<'a> Event<'a> {
                 b"item" => event.item = cursor.object_or_skip()?,
                 b"response" => event.response = cursor.object_or_skip()?,
                 b"error" => event.has_error = Value::read(cursor)?.is_truthy(),
-                b"sequence_number" => event.sequence = cursor.number_or_skip()?,
-                b"obfuscation" => event.filler = cursor.string_or_skip()?,
+                b"sequence_number" => event.sequence = Some(cursor.skip()?),
+                b"obfuscation" => event.filler = Some(cursor.skip()?),
                 _ => _ = cursor.skip()?,
             }
             Ok(())
