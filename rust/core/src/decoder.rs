@@ -67,12 +67,12 @@ macro_rules! families {
 families! {
     Chat(wire::chat::Chat) "chat" Sse,
     Anthropic(wire::anthropic::Anthropic) "anthropic" Sse,
-    Responses(wire::responses::Responses) "responses" Sse,
     Gemini(wire::gemini::Gemini) "gemini" SseOrJson,
-    Cohere(wire::cohere::Cohere) "cohere" SseOrJson,
-    Ollama(wire::ollama::Ollama) "ollama" Ndjson,
     Converse(wire::converse::Converse) "converse" EventStream,
     Invoke(Box<wire::invoke::Invoke>) "invoke" EventStream,
+    Cohere(wire::cohere::Cohere) "cohere" SseOrJson,
+    Ollama(wire::ollama::Ollama) "ollama" Ndjson,
+    Responses(wire::responses::Responses) "responses" Sse,
 }
 
 impl FromStr for Family {
