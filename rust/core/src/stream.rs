@@ -51,6 +51,17 @@ impl<'a> From<Delta<'a>> for Incoming<'a> {
     }
 }
 
+/// The last event, as far as it matters to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    /// It was not handed out, or said what is said once.
+    Once,
+    /// The same with another text may come as [`Stream::again`].
+    Event,
+    /// The same, and it was one piece of text and nothing else.
+    Piece(Place),
+}
+
 /// Where the text belongs in an event that brings one piece of text and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
@@ -123,9 +134,7 @@ pub struct Stream {
     known: BTreeMap<u64, u64>,
     account: Account,
     assembly: Option<Assembly>,
-    /// Whether the same event with another text may come as [`Stream::again`].
-    repeatable: bool,
-    last: Option<Place>,
+    last: Last,
     /// The id and model in the event that `last` is of, as they stood there.
     sender: [Vec<u8>; 2],
     done: bool,
@@ -169,8 +178,7 @@ impl Stream {
             known: BTreeMap::new(),
             account,
             assembly: keep.then(Assembly::default),
-            repeatable: false,
-            last: None,
+            last: Last::Once,
             sender: Default::default(),
             done: false,
         }
@@ -212,7 +220,7 @@ impl Stream {
     /// Whether the last event was handed out and the same one with another text may come as [`Stream::again`].
     #[must_use]
     pub fn repeatable(&self) -> bool {
-        self.repeatable
+        self.last != Last::Once
     }
 
     /// Brings an event into shape and hands it out, unless it says nothing new.
@@ -231,8 +239,11 @@ impl Stream {
                 known.extend_from_slice(given);
             }
         }
-        self.repeatable = self.push_whole(event, sink);
-        self.last = place.filter(|_| self.repeatable);
+        self.last = match (self.push_whole(event, sink), place) {
+            (false, _) => Last::Once,
+            (true, None) => Last::Event,
+            (true, Some(place)) => Last::Piece(place),
+        };
     }
 
     /// True if the event was handed out and has nothing in it that is said once.
@@ -283,7 +294,7 @@ impl Stream {
     }
 
     fn repeats(&self, place: Place, sender: [&[u8]; 2]) -> bool {
-        self.last == Some(place) && self.sender.iter().zip(sender).all(|(known, given)| known == given)
+        self.last == Last::Piece(place) && self.sender.iter().zip(sender).all(|(known, given)| known == given)
     }
 
     /// The last event once more, all but the text of its one choice.
