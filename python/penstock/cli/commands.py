@@ -202,3 +202,20 @@ def replay(host: str, port: int, bodies: tuple[Path, ...]) -> int:
             time.sleep(3600)
     finally:
         upstream.stop()
+
+
+@penstock.command(epilog=STATUSES)
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 100), help="Turns that each one gets.")
+@click.option("--json", "as_json", is_flag=True, help="Every figure, as JSON.")
+def bench(rounds: int, as_json: bool) -> None:
+    """Measure the parser and the calls on this machine, against a local upstream."""
+    from . import bench as benchmark
+
+    result = benchmark.run(rounds)
+    if as_json:
+        click.echo(benchmark.as_json(result))
+        return
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    talk.remark(f"{result['machine']}, Python {result['python']}, {versions}; {rounds} rounds")
+    for part in ("parser", "http"):
+        talk.table((f"{part}: us of CPU per chunk", "median", "range", "speed"), benchmark.rows(result[part]))
