@@ -153,9 +153,15 @@ def summary(results: dict[str, Result]) -> str:
         cells = results["imports"]["cells"]
         lines = [[name, spread(cell["cpu"]), measure.figure(cell["memory"]["median"])] for name, cell in cells.items()]
         parts.append(measure.table(["Import, over bare Python", "ms of CPU", "MiB"], lines))
-    conditions = "\n".join(f"- {measure.heading(result)}" for result in results.values())
+    # Commands that measured the same things in the same place share a line.
+    commands: dict[str, list[str]] = {}
+    for result in results.values():
+        where, _, command = measure.heading(result).rpartition("; ")
+        commands.setdefault(where, []).append(command)
+    conditions = "\n".join(f"- {where}; {', '.join(made)}" for where, made in commands.items())
+    chart = "![Microseconds of CPU per streamed chunk](docs/benchmarks.svg)"
     return "\n\n".join(
-        [*parts, f"{conditions}\n\nEverything, with what each row does: [benchmarks](docs/benchmarks.md)."]
+        [*parts, chart, f"{conditions}\n\nEverything, with what each row does: [benchmarks](docs/benchmarks.md)."]
     )
 
 

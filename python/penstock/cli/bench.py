@@ -1,4 +1,4 @@
-"""`penstock bench`: what this machine makes of it, from the wheel alone. `make bench` in the repository has the peers."""
+"""`penstock bench`: what this machine makes of it, from the wheel alone. `make bench` of a checkout has the peers."""
 
 import asyncio
 import json
