@@ -13,8 +13,8 @@ Run = Callable[[], tuple[int, int]]
 AsyncRun = Callable[[], Awaitable[tuple[int, int]]]
 
 MODEL = "gpt-4o"
-MESSAGES = [{"role": "user", "content": "Hello!"}]
-OPTIONS = {"include_usage": True}
+MESSAGES: Any = [{"role": "user", "content": "Hello!"}]
+OPTIONS: Any = {"include_usage": True}
 BODY = {"model": MODEL, "messages": MESSAGES, "stream": True, "stream_options": OPTIONS}
 KEY = "sk-test"
 os.environ["OPENAI_API_KEY"] = KEY
