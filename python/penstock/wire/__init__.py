@@ -178,6 +178,37 @@ def text_of(message: Mapping[str, Any]) -> str:
     return "".join(part["text"] for part in content if part.get("type") == "text")
 
 
+def turns_of(
+    messages: Iterable[dict[str, Any]], blocks: Mapping[str, Callable[[dict[str, Any]], list[dict[str, Any]]]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The system blocks, and the turns, for families in which roles alternate: neighbours of one role are one turn.
+
+    `blocks` makes a message's blocks, by its role: user (system and developer too), assistant, tool.
+
+    Raises:
+        BadRequestError: a message of another role.
+    """
+    system: list[dict[str, Any]] = []
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        role = message.get("role")
+        if role in ("system", "developer"):
+            system += blocks["user"](message)
+            continue
+        if not isinstance(role, str) or role not in blocks:
+            raise BadRequestError(f"no message may have the role {role!r}", param="messages")
+        given = blocks[role](message)
+        if not given:
+            continue
+        # What a tool answers is the user's to say.
+        speaker = "assistant" if role == "assistant" else "user"
+        if turns and turns[-1]["role"] == speaker:
+            turns[-1]["content"] += given
+        else:
+            turns.append({"role": speaker, "content": given})
+    return system, turns
+
+
 def split_data_url(url: str) -> tuple[str, str] | None:
     """The media type and the base64 of a data URL; None for any other."""
     head, comma, data = url.partition(",")

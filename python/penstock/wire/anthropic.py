@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import BadRequestError, UnsupportedParamsError
 from ..providers.registry import Provider
-from . import plain_data, response_format, split_data_url
+from . import plain_data, response_format, split_data_url, turns_of
 
 Json = dict[str, Any]
 
@@ -164,27 +164,8 @@ def _tool_choice(choice: Any, parallel: bool | None, has_tools: bool) -> Json | 
 
 def _conversation(messages: Sequence[Json]) -> tuple[str | list[Json], list[Json]]:
     """The system prompt, and the turns: neighbours of one role are one turn, with the results of tools at its head."""
-    system: list[Json] = []
-    turns: list[Json] = []
-    for message in messages:
-        match message.get("role"):
-            case "system" | "developer":
-                system += _content(message)
-                continue
-            case "user":
-                role, blocks = "user", _content(message)
-            case "assistant":
-                role, blocks = "assistant", _assistant(message)
-            case "tool":
-                role, blocks = "user", [_result(message)]
-            case other:
-                raise BadRequestError(f"no message may have the role {other!r}", param="messages")
-        if not blocks:
-            continue
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += blocks
-        else:
-            turns.append({"role": role, "content": blocks})
+    blocks = {"user": _content, "assistant": _assistant, "tool": lambda message: [_result(message)]}
+    system, turns = turns_of(messages, blocks)
     for turn in turns:
         if turn["role"] == "user":
             turn["content"].sort(key=lambda block: block["type"] != "tool_result")

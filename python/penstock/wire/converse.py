@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import BadRequestError, UnsupportedParamsError
 from ..providers.registry import Provider
-from . import plain, response_format
+from . import plain, response_format, turns_of
 
 Json = dict[str, Any]
 
@@ -51,7 +51,8 @@ def build(
     """
     rest = dict(parameters)
     rest.pop("stream_options", None)
-    system, turns = _conversation([_dict(message) for message in messages])
+    blocks = {"user": _content, "assistant": _assistant, "tool": _result}
+    system, turns = turns_of([_dict(message) for message in messages], blocks)
     body: Json = {"messages": turns}
     if system:
         body["system"] = system
@@ -87,32 +88,6 @@ def _dict(value: Any) -> Json:
 
 
 # Messages
-
-
-def _conversation(messages: Iterable[Json]) -> tuple[list[Json], list[Json]]:
-    """The system blocks, and the turns: roles alternate, so neighbours of one role are one turn."""
-    system: list[Json] = []
-    turns: list[Json] = []
-    for message in messages:
-        match message.get("role"):
-            case "system" | "developer":
-                system += _content(message)
-                continue
-            case "user":
-                role, blocks = "user", _content(message)
-            case "assistant":
-                role, blocks = "assistant", _assistant(message)
-            case "tool":
-                role, blocks = "user", _result(message)
-            case other:
-                raise BadRequestError(f"no message may have the role {other!r}", param="messages")
-        if not blocks:
-            continue
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += blocks
-        else:
-            turns.append({"role": role, "content": blocks})
-    return system, turns
 
 
 def _assistant(message: Json) -> list[Json]:
