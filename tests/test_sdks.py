@@ -3,6 +3,7 @@
 A client that is not installed is skipped, and the last lines of the run say so.
 """
 
+import gc
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,16 @@ from penstock.providers.registry import PROVIDERS
 from penstock.replay import Upstream
 from penstock.replay.cases import FAMILIES
 from penstock.wire import builder, plain_data, select
+
+# Some of these clients leave their sockets to the garbage collector: their affair, and done with in their own tests.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collected() -> Iterator[None]:
+    yield
+    gc.collect()
+
 
 Json = dict[str, Any]
 USER = {"role": "user", "content": "Hello"}
