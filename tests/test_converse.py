@@ -27,10 +27,11 @@ from penstock.providers import sign
 from penstock.providers.registry import PROVIDERS
 from penstock.replay import Upstream
 from penstock.replay.cases import FAMILIES
-from penstock.wire import select
+from penstock.wire import ANSWER_TOOL, select
 from penstock.wire.converse import build
 
 ROW = PROVIDERS["bedrock"]
+SONNET_4 = "us.anthropic.claude-sonnet-4-20250514-v1:0"
 HELLO = [{"role": "user", "content": "hi"}]
 
 
@@ -242,8 +243,27 @@ def test_structured_output() -> None:
     assert structure["name"] == "n"
     assert json.loads(structure["schema"]) == schema
     assert "outputConfig" not in body(response_format={"type": "text"})
-    with pytest.raises(UnsupportedParamsError):
+    with pytest.raises(UnsupportedParamsError, match="give a json_schema"):
         body(response_format={"type": "json_object"})
+    with pytest.raises(UnsupportedParamsError, match="leave thinking"):
+        body(model=SONNET_4, response_format=given, reasoning_effort="low")
+
+
+@pytest.mark.parametrize("model", [SONNET_4, "us.amazon.nova-pro-v1:0"])
+@pytest.mark.parametrize(
+    ("wanted", "schema"),
+    [
+        ({"type": "json_object"}, {"type": "object"}),
+        ({"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}, {"type": "object"}),
+    ],
+)
+def test_without_schemas_the_answer_is_a_tool(model: str, wanted: Any, schema: Any) -> None:
+    sent = body(model=model, response_format=wanted)
+    assert "outputConfig" not in sent
+    (tool,) = sent["toolConfig"]["tools"]
+    assert tool["toolSpec"]["name"] == ANSWER_TOOL
+    assert tool["toolSpec"]["inputSchema"] == {"json": schema}
+    assert sent["toolConfig"]["toolChoice"] == {"tool": {"name": ANSWER_TOOL}}
 
 
 @pytest.mark.parametrize(

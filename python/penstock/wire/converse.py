@@ -11,7 +11,8 @@ from typing import Any
 
 from ..errors import BadRequestError, UnsupportedParamsError
 from ..providers.registry import Provider
-from . import plain, response_format, turns_of
+from . import answer_by_tool, plain, plain_data, response_format, turns_of
+from .anthropic import takes_schema
 
 Json = dict[str, Any]
 
@@ -19,6 +20,8 @@ INFERENCE = {"max_tokens": "maxTokens", "temperature": "temperature", "top_p": "
 BUDGETS = {"minimal": 1024, "low": 1024, "medium": 2048, "high": 4096}
 """Tokens to think, by effort, for models that take a number."""
 CLAUDE = re.compile(r"claude-(?:opus|sonnet|haiku)-(\d+)(?:-(\d{1,2})(?!\d))?")
+FORCED = re.compile(r"claude|nova")
+"""Models that can be told which tool to call."""
 IMAGES = frozenset({"png", "jpeg", "gif", "webp"})
 DOCUMENTS = {
     "application/pdf": "pdf",
@@ -63,11 +66,11 @@ def build(
         inference["stopSequences"] = [stop] if isinstance(stop, str) else list(stop)
     if inference:
         body["inferenceConfig"] = inference
+    if text := _text_format(provider, model, rest, more):
+        body["outputConfig"] = {"textFormat": text}
     config = _tools(rest.pop("tools", None) or (), rest.pop("tool_choice", None), turns)
     if config:
         body["toolConfig"] = config
-    if text := _text_format(provider, rest.pop("response_format", None)):
-        body["outputConfig"] = {"textFormat": text}
     if "service_tier" in rest:
         tier = rest.pop("service_tier")
         body["serviceTier"] = {"type": "default" if tier == "auto" else tier}
@@ -249,22 +252,35 @@ def _tools(tools: Iterable[Any], choice: Any, turns: list[Json]) -> Json:
     return {"tools": listed, "toolChoice": chosen}
 
 
-def _text_format(provider: Provider, given: Any) -> Json | None:
+def _text_format(provider: Provider, model: str, rest: Json, reasoning: Json) -> Json | None:
+    """How to ask for JSON, taken out of `rest`: a schema, or a tool that the model has to call, which is put there."""
     import orjson
 
-    form = response_format(given)
-    if form is None or form.get("type") == "text":
+    form = plain_data(response_format(rest.pop("response_format", None))) or {}
+    kind = form.get("type", "text")
+    if kind == "text":
         return None
-    if form.get("type") != "json_schema":
+    if kind == "json_schema" and not _takes_tool(model):
+        schema = form["json_schema"]
+        described = {"description": schema["description"]} if schema.get("description") else {}
+        structure = {"schema": orjson.dumps(schema["schema"]).decode(), "name": schema["name"], **described}
+        return {"type": "json_schema", "structure": {"jsonSchema": structure}}
+    by_tool = kind == "json_schema" or (kind == "json_object" and FORCED.search(model))
+    thinks = reasoning.get("thinking", rest.get("thinking") or {}).get("type") in ("enabled", "adaptive")
+    if not by_tool or thinks:
+        instead = "leave thinking and reasoning_effort out" if by_tool else "give a json_schema"
         raise UnsupportedParamsError(
-            f"{provider.slug} has no response_format {form.get('type')!r}: give a json_schema",
+            f"{provider.slug} has no response_format {kind!r} for {model} as called: {instead}",
             param="response_format",
             provider=provider.slug,
         )
-    schema = form["json_schema"]
-    described = {"description": schema["description"]} if schema.get("description") else {}
-    structure = {"schema": orjson.dumps(schema["schema"]).decode(), "name": schema["name"], **described}
-    return {"type": "json_schema", "structure": {"jsonSchema": structure}}
+    rest["tools"], rest["tool_choice"] = answer_by_tool(provider, form, rest.get("tools"), rest.get("tool_choice"))
+    return None
+
+
+def _takes_tool(model: str) -> bool:
+    """Whether a model has to be given a tool for what others take a schema for."""
+    return bool(FORCED.search(model)) and not takes_schema(model)
 
 
 def _reasoning(model: str, rest: Json) -> Json:
