@@ -25,6 +25,7 @@ from penstock import (
 from penstock.parser import Decoder
 from penstock.providers import sign
 from penstock.providers.registry import PROVIDERS
+from penstock.providers.resolve import vary
 from penstock.replay import Upstream
 from penstock.replay.cases import FAMILIES
 from penstock.wire import ANSWER_TOOL, select
@@ -247,6 +248,17 @@ def test_structured_output() -> None:
         body(response_format={"type": "json_object"})
     with pytest.raises(UnsupportedParamsError, match="leave thinking"):
         body(model=SONNET_4, response_format=given, reasoning_effort="low")
+
+
+def test_ids_of_calls_in_the_letters_of_the_model() -> None:
+    call = {"id": "call/1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    history = [*HELLO, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "call/1"}]
+    for model, length in [("us.mistral.pixtral-large-2502-v1:0", 9), ("mistral.mistral-7b", 9), (SONNET_4, 23)]:
+        row, model, _ = vary(ROW, model, None, {})  # noqa: PLW2901
+        _, called, answered = build(row, model, history, {}, stream=True)["messages"]
+        sent = called["content"][0]["toolUse"]["toolUseId"]
+        assert sent == answered["content"][0]["toolResult"]["toolUseId"]
+        assert len(sent) == length
 
 
 @pytest.mark.parametrize("model", [SONNET_4, "us.amazon.nova-pro-v1:0"])

@@ -203,6 +203,16 @@ def plain_data(value: Any) -> Any:
     return orjson.loads(encode(value))
 
 
+def call_id(given: Any, length: int) -> str:
+    """The id of a tool call from any provider as so many letters and digits, the same each time."""
+    text = str(given or "")
+    if len(text) == length and text.isascii() and text.isalnum():
+        return text
+    from hashlib import sha256
+
+    return sha256(text.encode()).hexdigest()[:length]
+
+
 def text_of(message: Mapping[str, Any]) -> str:
     """The text of a message, its content a string or parts of which only the texts count."""
     content = message.get("content")

@@ -6,12 +6,13 @@ point behind it.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ..errors import BadRequestError, UnsupportedParamsError
 from ..providers.registry import Provider
-from . import answer_by_tool, plain, plain_data, response_format, turns_of
+from . import answer_by_tool, call_id, plain, plain_data, response_format, turns_of
 from .anthropic import takes_schema
 
 Json = dict[str, Any]
@@ -54,7 +55,12 @@ def build(
     """
     rest = dict(parameters)
     rest.pop("stream_options", None)
-    blocks = {"user": _content, "assistant": _assistant, "tool": _result}
+    identify = partial(call_id, length=provider.messages.call_id) if provider.messages else _call_id
+    blocks: dict[str, Callable[[Json], list[Json]]] = {
+        "user": _content,
+        "assistant": partial(_assistant, identify),
+        "tool": partial(_result, identify),
+    }
     system, turns = turns_of([_dict(message) for message in messages], blocks)
     body: Json = {"messages": turns}
     if system:
@@ -93,7 +99,7 @@ def _dict(value: Any) -> Json:
 # Messages
 
 
-def _assistant(message: Json) -> list[Json]:
+def _assistant(identify: Callable[[Any], str], message: Json) -> list[Json]:
     blocks: list[Json] = []
     for block in message.get("thinking_blocks") or ():
         if block.get("type") == "redacted_thinking":
@@ -106,7 +112,7 @@ def _assistant(message: Json) -> list[Json]:
     blocks += _content(message)
     for call in map(_dict, message.get("tool_calls") or ()):
         function = _dict(call["function"])
-        use = {"toolUseId": _call_id(call.get("id")), "name": function["name"], "input": _arguments(function)}
+        use = {"toolUseId": identify(call.get("id")), "name": function["name"], "input": _arguments(function)}
         blocks.append({"toolUse": use})
     return blocks
 
@@ -123,11 +129,11 @@ def _arguments(function: Json) -> Any:
         raise BadRequestError(f"the arguments of {function['name']} are not JSON: {error}", param="messages") from None
 
 
-def _result(message: Json) -> list[Json]:
+def _result(identify: Callable[[Any], str], message: Json) -> list[Json]:
     # A cache point stands beside the result, not in it.
     blocks = _content(message)
     content = [block for block in blocks if "cachePoint" not in block]
-    result = {"toolUseId": _call_id(message.get("tool_call_id")), "content": content}
+    result = {"toolUseId": identify(message.get("tool_call_id")), "content": content}
     return [{"toolResult": result}, *(block for block in blocks if "cachePoint" in block)]
 
 
@@ -266,7 +272,8 @@ def _text_format(provider: Provider, model: str, rest: Json, reasoning: Json) ->
         structure = {"schema": orjson.dumps(schema["schema"]).decode(), "name": schema["name"], **described}
         return {"type": "json_schema", "structure": {"jsonSchema": structure}}
     by_tool = kind == "json_schema" or (kind == "json_object" and FORCED.search(model))
-    thinks = reasoning.get("thinking", rest.get("thinking") or {}).get("type") in ("enabled", "adaptive")
+    thinking: Json = reasoning.get("thinking") or rest.get("thinking") or {}
+    thinks = thinking.get("type") in ("enabled", "adaptive")
     if not by_tool or thinks:
         instead = "leave thinking and reasoning_effort out" if by_tool else "give a json_schema"
         raise UnsupportedParamsError(
