@@ -272,6 +272,7 @@ class Decoder:
         max_event_size: bytes that one event may have, unfinished input included; None for no limit.
         model: the model's name for servers that do not send one.
         keep_partial: keep what is needed for `response()`: about twice the delivered text.
+        answer_tool: the tool that the model was told to call with its answer: the arguments are given as content.
 
     Raises:
         ValueError: an unknown family, dialect or depth.
@@ -287,6 +288,7 @@ class Decoder:
         max_event_size: int | None = 16777216,
         model: str = "",
         keep_partial: bool = False,
+        answer_tool: str | None = None,
     ) -> Self: ...
     def feed(self, data: Buffer, /) -> Any:
         """The list of what these bytes complete: chunks or str by depth; None at depth "raw".
@@ -368,7 +370,13 @@ class EventDecoder:
         """
 
 def decode_response(
-    body: Buffer, /, *, family: str = "chat", dialect: Mapping[str, str] | None = None, model: str = ""
+    body: Buffer,
+    /,
+    *,
+    family: str = "chat",
+    dialect: Mapping[str, str] | None = None,
+    model: str = "",
+    answer_tool: str | None = None,
 ) -> ChatCompletion:
     """A single (not streamed) response body.
 

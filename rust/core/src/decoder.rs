@@ -111,6 +111,8 @@ pub struct Options {
     pub keep: bool,
     /// Stands in for what the provider does not tell.
     pub fallback: Head,
+    /// The tool whose arguments are the answer: see [`Stream::answers_by`].
+    pub answer_tool: Option<String>,
 }
 
 /// Decodes one response body.
@@ -149,11 +151,15 @@ impl<S: Sink> Sink for Counted<'_, S> {
 impl Decoder {
     #[must_use]
     pub fn new(family: Family, options: Options) -> Self {
-        let Options { dialect, include_usage, max_event_size, keep, fallback } = options;
+        let Options { dialect, include_usage, max_event_size, keep, fallback, answer_tool } = options;
+        let mut stream = Stream::new(fallback, include_usage, keep, Account::new(dialect.reasoning));
+        if let Some(tool) = answer_tool {
+            stream.answers_by(tool);
+        }
         Self {
             framing: family.framing(max_event_size),
             wire: family.wire(),
-            stream: Stream::new(fallback, include_usage, keep, Account::new(dialect.reasoning)),
+            stream,
             family,
             dialect,
             max_event_size,
@@ -305,6 +311,7 @@ pub fn decode_response(
     family: Family,
     dialect: Dialect,
     fallback: Head,
+    answer_tool: Option<String>,
     body: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<Option<Usage>, Error> {
@@ -314,6 +321,9 @@ pub fn decode_response(
         fn again(&mut self, _: Part, _: &Text<'_>) {}
     }
     let mut stream = Stream::new(fallback, false, true, Account::new(dialect.reasoning));
+    if let Some(tool) = answer_tool {
+        stream.answers_by(tool);
+    }
     family.wire().body(body, &mut stream, &mut Nowhere)?;
     stream.write_response(out);
     Ok(stream.usage().cloned())

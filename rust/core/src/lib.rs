@@ -36,6 +36,7 @@
 //!     max_event_size: 1 << 20,
 //!     keep: false,
 //!     fallback: Head::default(),
+//!     answer_tool: None,
 //! };
 //! let mut decoder = Decoder::new(Family::Chat, options);
 //! let mut answer = Answer::default();

@@ -135,12 +135,58 @@ pub struct Stream {
     known: BTreeMap<u64, u64>,
     account: Account,
     assembly: Option<Assembly>,
+    answer: Option<Answer>,
     /// What is held against an answer that was begun again.
     splice: Option<Splice>,
     last: Last,
     /// The id and model in the event that `last` is of, as they stood there.
     sender: [Vec<u8>; 2],
     done: bool,
+}
+
+/// A tool that the model calls with its answer, for want of another way to give it a form: the arguments are content.
+#[derive(Debug)]
+struct Answer {
+    tool: String,
+    /// The calls of it: their choice, and the index that the provider gives them.
+    calls: Vec<(u32, Option<u32>)>,
+    /// Whether the last arguments that came were of one of them.
+    last: bool,
+}
+
+impl Answer {
+    fn has(&self, choice: u32, call: Option<u32>) -> bool {
+        self.calls.contains(&(choice, call))
+    }
+
+    /// Makes content of the arguments in an event.
+    fn unwrap(&mut self, event: &mut Incoming<'_>) {
+        for choice in &mut event.choices {
+            let index = choice.index;
+            let content = &mut choice.delta.content;
+            choice.delta.tool_calls.retain_mut(|call| {
+                match call.function.name {
+                    Some(name) if *name.decode() == *self.tool => self.calls.push((index, call.index)),
+                    Some(name) if !name.is_empty() => self.calls.retain(|known| *known != (index, call.index)),
+                    _ => {}
+                }
+                self.last = self.has(index, call.index);
+                if self.last
+                    && let Some(text) = call.function.arguments.take()
+                {
+                    *content = Field::Value(match std::mem::take(content) {
+                        Field::Value(said) if !said.is_empty() => Text::Owned([said.decode(), text.decode()].concat()),
+                        _ => text,
+                    });
+                }
+                !self.last
+            });
+            // Calls of other tools make it what it was.
+            if choice.finish_reason == Some(FinishReason::ToolCalls) && self.calls.iter().any(|(of, _)| *of == index) {
+                choice.finish_reason = Some(FinishReason::Stop);
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -181,11 +227,17 @@ impl Stream {
             known: BTreeMap::new(),
             account,
             assembly: keep.then(Assembly::default),
+            answer: None,
             splice: None,
             last: Last::Once,
             sender: Default::default(),
             done: false,
         }
+    }
+
+    /// The arguments of calls of this tool are the answer, and handed out as content.
+    pub fn answers_by(&mut self, tool: String) {
+        self.answer = Some(Answer { tool, calls: Vec::new(), last: false });
     }
 
     pub fn account(&mut self) -> &mut Account {
@@ -229,6 +281,9 @@ impl Stream {
 
     /// Brings an event into shape and hands it out, unless it says nothing new.
     pub fn push(&mut self, mut event: Incoming<'_>, sink: &mut impl Sink) {
+        if let Some(answer) = &mut self.answer {
+            answer.unwrap(&mut event);
+        }
         let place = Place::of(&event);
         let sender = [event.id, event.model].map(|name| name.map_or(&b""[..], Str::raw));
         if let Some(place) = place {
@@ -286,9 +341,17 @@ impl Stream {
     /// One more piece of a text, and nothing else: what nearly every event of a stream brings. Of arguments, `call` is
     /// the index that the provider gives the call they belong to.
     pub fn piece(&mut self, part: Part, call: u32, text: Text<'_>, sink: &mut impl Sink) {
-        let place = Place { choice: 0, part, call: (part == Part::Arguments).then_some(call) };
+        let mut place = Place { choice: 0, part, call: (part == Part::Arguments).then_some(call) };
+        if let Some(answer) = &mut self.answer
+            && part == Part::Arguments
+        {
+            answer.last = answer.has(0, Some(call));
+            if answer.last {
+                place = Place { choice: 0, part: Part::Content, call: None };
+            }
+        }
         if self.repeats(place, [b"", b""]) {
-            self.again(0, part, text, sink);
+            self.again(0, place.part, text, sink);
             return;
         }
         let mut delta = Delta::default();
@@ -309,6 +372,10 @@ impl Stream {
 
     /// The last event once more, all but the text of its one choice.
     pub fn again(&mut self, index: u32, part: Part, text: Text<'_>, sink: &mut impl Sink) {
+        let part = match (part, &self.answer) {
+            (Part::Arguments, Some(answer)) if answer.last => Part::Content,
+            (part, _) => part,
+        };
         let Some(state) = self.choices.iter_mut().find(|state| state.index == index) else {
             return;
         };
@@ -376,6 +443,10 @@ impl Stream {
 
     fn go_on(&mut self, account: Account) {
         self.account = account;
+        if let Some(answer) = &mut self.answer {
+            answer.calls.clear();
+            answer.last = false;
+        }
         self.last = Last::Once;
         self.done = false;
     }
