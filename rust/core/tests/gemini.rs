@@ -611,7 +611,7 @@ fn the_usage_of_events_that_are_otherwise_alike_is_known_at_any_time() {
 #[test]
 fn a_number_that_is_none_is_an_error_as_ever() {
     let event = usage(text("a"), json!({"promptTokenCount": 12, "totalTokenCount": 12}));
-    let bad = sse(&[event.clone()]).to_vec();
+    let bad = sse(std::slice::from_ref(&event));
     let bad = String::from_utf8(bad).unwrap().replace("12", "01");
     let seen = decode(&[sse(&[event.clone(), event]), bad.into_bytes()].concat());
     assert_eq!(seen.error.unwrap().class, Class::ResponseValidation);
