@@ -49,6 +49,20 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MessageRules:
+    """What messages have to be like where others than a family's usual ones are refused.
+
+    call_id: how many letters and digits the id of a tool call has; another is replaced, in the call and in its result.
+    fields: the fields that a message of each role may have; others are left out. In the chat family.
+    thinking: `reasoning_content` goes back as the first part of the content, of type `thinking`. In the chat family.
+    """
+
+    call_id: int
+    fields: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    thinking: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """Where some calls to a provider go instead.
 
@@ -74,6 +88,7 @@ class Variant:
     renames: Mapping[str, str] | None = None
     spellings: Mapping[str, Mapping[str, str]] | None = None
     unsupported: frozenset[str] | None = None
+    messages: MessageRules | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +112,7 @@ class Provider:
     usage: when its streams tell it, in words, where that was seen to differ from its family. Decoders need not know.
     renames: parameters that it spells differently. `spellings`: values of parameters that it spells differently.
     unsupported: parameters that its documentation leaves out.
+    messages: what it asks of messages beyond what its family does.
     variants: calls that go elsewhere; the first that fits counts.
     elsewhere: how to speak to a server at another base URL that is called by this provider's name.
     """
@@ -124,6 +140,7 @@ class Provider:
     renames: Mapping[str, str] = field(default_factory=dict)
     spellings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unsupported: frozenset[str] = frozenset()
+    messages: MessageRules | None = None
     variants: tuple[Variant, ...] = ()
     elsewhere: "Provider | None" = None
 
@@ -140,6 +157,18 @@ MAX_TOKENS: Mapping[str, str] = {"max_completion_tokens": "max_tokens"}
 
 REQUIRED_IS_ANY: Mapping[str, Mapping[str, str]] = {"tool_choice": {"required": "any"}}
 """`spellings` of those that call it so."""
+
+MISTRAL_MESSAGES = MessageRules(
+    fields={
+        "system": frozenset({"role", "content"}),
+        "user": frozenset({"role", "content"}),
+        "assistant": frozenset({"role", "content", "tool_calls", "prefix"}),
+        "tool": frozenset({"role", "content", "tool_call_id", "name"}),
+    },
+    call_id=9,
+    thinking=True,
+)
+"""Of Mistral's SDK; the server answers 422 to fields beyond, and 400 to ids of another form."""
 
 WITH_FINISH, IN_EVERY_CHUNK = "with the finish reason", "in every chunk"
 """`usage` of those that are not asked, or tell before they would have to."""
@@ -449,6 +478,7 @@ ROWS: tuple[Provider, ...] = (
         key_required=False,
         signed_as="bedrock",
         settings=AWS_SETTINGS,
+        variants=(Variant(model=r"(.+\.)?mistral\..+", messages=MessageRules(call_id=9)),),
         **CONVERSE,
     ),
     classic(
@@ -496,6 +526,7 @@ ROWS: tuple[Provider, ...] = (
         usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
         spellings=REQUIRED_IS_ANY,
+        messages=MISTRAL_MESSAGES,
     ),
     compatible("cognition", "https://api.cognition.ai/v1", "COGNITION_API_KEY", "COGNITION_API_BASE"),
     Provider(
@@ -682,6 +713,7 @@ ROWS: tuple[Provider, ...] = (
         usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
         spellings=REQUIRED_IS_ANY,
+        messages=MISTRAL_MESSAGES,
     ),
     compatible(
         "modelscope",

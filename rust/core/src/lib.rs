@@ -37,6 +37,7 @@
 //!     max_event_size: 1 << 20,
 //!     keep: false,
 //!     fallback: Head::default(),
+//!     answer_tool: None,
 //! };
 //! let mut decoder = Decoder::new(Family::Chat, options);
 //! let mut answer = Answer::default();
@@ -56,6 +57,7 @@ pub mod error;
 pub mod framing;
 pub mod json;
 pub mod policy;
+mod splice;
 pub mod stream;
 pub mod usage;
 pub mod wire;
