@@ -32,7 +32,7 @@ from .providers.resolve import base_of, fill, first_set, resolve, setting_header
 from .providers.sign import Sign, signer
 from .stream import AsyncStream, Attempt, Exchange, Flow, Stream, as_events
 from .transport import Answer, Port, Request, Route, Scripted, failure, request_id, run
-from .wire import Parameters, builder, encode, plain, select
+from .wire import Parameters, builder, encode, plain, select, set_fields
 
 ERROR_BODY = 1 << 20
 """Bytes of an error response that are read."""
@@ -301,6 +301,7 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
         allowed_openai_params=options.get("allowed_openai_params") or (),
     )
     body = builder(provider.family)(provider, model, messages, parameters, stream=stream)
+    set_fields(body, provider, {**values, "model": model})
     body.update(options.get("extra_body") or {})
 
     verify = options.get("verify")

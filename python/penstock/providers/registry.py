@@ -71,9 +71,11 @@ class Variant:
     path_safe: str | None = None
     auth: tuple[str, str] | None = None
     headers: Mapping[str, str] | None = None
+    fields: Mapping[str, str | None] | None = None
     renames: Mapping[str, str] | None = None
     spellings: Mapping[str, Mapping[str, str]] | None = None
     unsupported: frozenset[str] | None = None
+    body: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +95,12 @@ class Provider:
     auth: the header for the key, and how the key stands in it. `tokens`: what may be given instead of a key.
     signed_as: the name of the service that requests are signed for where there is no key.
     headers: sent with every request.
+    fields: of every body, with `{setting}`s and `{model}`; without a value for them, or as None, a field is left out.
     stream_options: whether it accepts this parameter, so that it can be asked for the usage of a stream.
     usage: when its streams tell it, in words, where that was seen to differ from its family. Decoders need not know.
     renames: parameters that it spells differently. `spellings`: values of parameters that it spells differently.
     unsupported: parameters that its documentation leaves out.
+    body: which request body it takes, in families that have several.
     variants: calls that go elsewhere; the first that fits counts.
     elsewhere: how to speak to a server at another base URL that is called by this provider's name.
     """
@@ -119,11 +123,13 @@ class Provider:
     signed_as: str | None = None
     settings: tuple[Setting, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str | None] = field(default_factory=dict)
     stream_options: bool = False
     usage: str | None = None
     renames: Mapping[str, str] = field(default_factory=dict)
     spellings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unsupported: frozenset[str] = frozenset()
+    body: str = ""
     variants: tuple[Variant, ...] = ()
     elsewhere: "Provider | None" = None
 
@@ -290,6 +296,47 @@ COHERE: Mapping[str, Any] = {
     "unsupported": OTHERS_LACK | {"n", "modalities", "top_logprobs", "service_tier", "min_p", "repetition_penalty"},
 }
 
+PLAIN_TEXT_LACKS = OTHERS_LACK | {
+    "n",
+    "modalities",
+    "presence_penalty",
+    "frequency_penalty",
+    "response_format",
+    "reasoning_effort",
+    "seed",
+    "tools",
+    "tool_choice",
+    "logprobs",
+    "top_logprobs",
+    "service_tier",
+    "thinking",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+}
+"""What models lack that continue a text: how long, how free and where to stop is all that can be said to them."""
+
+INVOKE: Mapping[str, Any] = {
+    "family": "invoke",
+    "chat_path": "/model/{model}/invoke",
+    "stream_path": "/model/{model}/invoke-with-response-stream",
+    "path_safe": "",
+    "renames": MAX_TOKENS,
+    "unsupported": MESSAGES["unsupported"] | {"service_tier"},
+    "body": "messages",
+    "fields": {"anthropic_version": "bedrock-2023-05-31"},
+}
+
+
+def _invoked(models: str, body: str, unsupported: frozenset[str]) -> Variant:
+    """Models that take a body of their own; the profile of a region may stand before their names."""
+    return Variant(
+        model=rf"invoke/(?P<name>(?:[\w-]+\.)?(?:{models}).*)",
+        sends="{name}",
+        **{**INVOKE, "body": body, "unsupported": unsupported, "fields": {}},
+    )
+
+
 GENERATE: Mapping[str, Any] = {
     "family": "gemini",
     "chat_path": "/models/{model}:generateContent",
@@ -449,6 +496,21 @@ ROWS: tuple[Provider, ...] = (
         key_required=False,
         signed_as="bedrock",
         settings=AWS_SETTINGS,
+        # bedrock/invoke/MODEL takes the body of the model's own family: Claude's, where its id does not say which.
+        variants=(
+            _invoked(
+                r"amazon\.nova-", "nova", CONVERSE["unsupported"] | {"response_format", "service_tier", "metadata"}
+            ),
+            _invoked(r"amazon\.titan-", "titan", PLAIN_TEXT_LACKS),
+            _invoked(r"meta\.llama3-", "llama3", PLAIN_TEXT_LACKS | {"stop"}),
+            _invoked(r"meta\.llama4-", "llama4", PLAIN_TEXT_LACKS | {"stop"}),
+            _invoked(
+                r"mistral\.(?:mistral-7b|mixtral|mistral-(?:large|small)-2402)-", "inst", PLAIN_TEXT_LACKS - {"top_k"}
+            ),
+            _invoked(r"mistral\.|openai\.|qwen\.", "chat", frozenset()),
+            Variant(model="converse/(?P<name>.+)", sends="{name}"),
+            Variant(model="invoke/(?P<name>.+)", sends="{name}", **INVOKE),
+        ),
         **CONVERSE,
     ),
     classic(
@@ -817,7 +879,7 @@ ROWS: tuple[Provider, ...] = (
         # replay/FAMILY/CASE is that family's; a bare case is one of chat completions.
         variants=tuple(
             Variant(model=f"{shape['family']}/.+", **shape)
-            for shape in (COHERE, CONVERSE, GENERATE, MESSAGES, OLLAMA, RESPONSES)
+            for shape in (COHERE, CONVERSE, GENERATE, INVOKE, MESSAGES, OLLAMA, RESPONSES)
         ),
     ),
     compatible("sail", "https://api.sailresearch.com/v1", "SAIL_API_KEY", "SAIL_API_BASE"),
