@@ -4,7 +4,6 @@ Every family says the same text in its own events, as the replay upstream frames
 Their events differ in size, so bytes stand beside the figures. No peers: none reads them all.
 """
 
-import base64
 import json
 import re
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from collections.abc import Callable
 import measure
 import streams
 from penstock.parser import Decoder
-from penstock.replay.cases import FAMILIES, converse
+from penstock.replay.cases import FAMILIES
 from penstock.replay.cases.chat import HELLO
 
 ANCHOR = "chat"
@@ -41,14 +40,6 @@ def body(family: str, pieces: list[str]) -> list[bytes]:
     frames = row.cases["hello"].frames(asked=True, usage=True, done=True)
     at = len(frames) // 2
     return [*frames[:at], *(told(family, row.text(piece), n) for n, piece in enumerate(pieces, 1)), *frames[at:]]
-
-
-def invoked(events: list[bytes]) -> list[bytes]:
-    """Messages events as the cloud wraps them: base64 in JSON in a binary frame."""
-    headers = {":event-type": "chunk", ":content-type": "application/json", ":message-type": "event"}
-    data = [event.partition(b"data: ")[2].strip() for event in events]
-    wrapped = [json.dumps({"bytes": base64.b64encode(one).decode()}).encode() for one in data]
-    return [converse.message(headers, one) for one in wrapped]
 
 
 def chunks(family: str, parts: list[bytes]) -> int:
@@ -82,7 +73,6 @@ def main() -> None:
     pieces = texts(options.chunks)
     expected = len(HELLO) + sum(map(len, pieces))
     bodies = {name: body(name, pieces) for name in FAMILIES}
-    bodies["invoke"] = invoked(bodies["anthropic"])
     bodies = {name: events for name, events in bodies.items() if name == ANCHOR or measure.wanted(name, options.only)}
     size = {name: sum(map(len, events)) / len(events) for name, events in bodies.items()}
     cells: dict[str, dict[str, dict[str, float]]] = {}

@@ -119,6 +119,7 @@ class Variant:
     spellings: Mapping[str, Mapping[str, str]] | None = None
     unsupported: frozenset[str] | None = None
     messages: MessageRules | None = None
+    body: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +147,7 @@ class Provider:
     renames: parameters that it spells differently. `spellings`: values of parameters that it spells differently.
     unsupported: parameters that its documentation leaves out.
     messages: what it asks of messages beyond what its family does.
+    body: which request body it takes, in families that have several.
     variants: calls that go elsewhere; the first that fits counts.
     elsewhere: how to speak to a server at another base URL that is called by this provider's name.
     """
@@ -177,6 +179,7 @@ class Provider:
     spellings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unsupported: frozenset[str] = frozenset()
     messages: MessageRules | None = None
+    body: str = ""
     variants: tuple[Variant, ...] = ()
     elsewhere: "Provider | None" = None
 
@@ -379,6 +382,47 @@ COHERE: Mapping[str, Any] = {
     "unsupported": OTHERS_LACK | {"n", "modalities", "top_logprobs", "service_tier", "min_p", "repetition_penalty"},
 }
 
+PLAIN_TEXT_LACKS = OTHERS_LACK | {
+    "n",
+    "modalities",
+    "presence_penalty",
+    "frequency_penalty",
+    "response_format",
+    "reasoning_effort",
+    "seed",
+    "tools",
+    "tool_choice",
+    "logprobs",
+    "top_logprobs",
+    "service_tier",
+    "thinking",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+}
+"""What models lack that continue a text: how long, how free and where to stop is all that can be said to them."""
+
+INVOKE: Mapping[str, Any] = {
+    "family": "invoke",
+    "chat_path": "/model/{model}/invoke",
+    "stream_path": "/model/{model}/invoke-with-response-stream",
+    "path_safe": "",
+    "renames": MAX_TOKENS,
+    "unsupported": MESSAGES["unsupported"] | {"service_tier"},
+    "body": "messages",
+    "fields": {"anthropic_version": "bedrock-2023-05-31"},
+}
+
+
+def _invoked(models: str, body: str, unsupported: frozenset[str]) -> Variant:
+    """Models that take a body of their own; the profile of a region may stand before their names."""
+    return Variant(
+        model=rf"invoke/(?P<name>(?:[\w-]+\.)?(?:{models}).*)",
+        sends="{name}",
+        **{**INVOKE, "body": body, "unsupported": unsupported, "fields": {}},
+    )
+
+
 GENERATE: Mapping[str, Any] = {
     "family": "gemini",
     "chat_path": "/models/{model}:generateContent",
@@ -570,7 +614,20 @@ ROWS: tuple[Provider, ...] = (
         key_required=False,
         signed_as="bedrock",
         settings=AWS_SETTINGS,
+        # bedrock/invoke/MODEL takes the body of the model's own family: Claude's, where its id does not say which.
         variants=(
+            _invoked(
+                r"amazon\.nova-", "nova", CONVERSE["unsupported"] | {"response_format", "service_tier", "metadata"}
+            ),
+            _invoked(r"amazon\.titan-", "titan", PLAIN_TEXT_LACKS),
+            _invoked(r"meta\.llama3-", "llama3", PLAIN_TEXT_LACKS | {"stop"}),
+            _invoked(r"meta\.llama4-", "llama4", PLAIN_TEXT_LACKS | {"stop"}),
+            _invoked(
+                r"mistral\.(?:mistral-7b|mixtral|mistral-(?:large|small)-2402)-", "inst", PLAIN_TEXT_LACKS - {"top_k"}
+            ),
+            _invoked(r"mistral\.|openai\.|qwen\.", "chat", frozenset()),
+            Variant(model="converse/(?P<name>.+)", sends="{name}"),
+            Variant(model="invoke/(?P<name>.+)", sends="{name}", **INVOKE),
             # An ARN belongs to its region, whatever else is set.
             Variant(model="arn:aws[a-z-]*:bedrock:(?P<aws_region_name>[a-z0-9-]+):.+"),
             Variant(model=r"(.+\.)?mistral\..+", messages=MessageRules(call_id=9)),
@@ -987,7 +1044,7 @@ ROWS: tuple[Provider, ...] = (
         # replay/FAMILY/CASE is that family's; a bare case is one of chat completions.
         variants=tuple(
             Variant(model=f"{shape['family']}/.+", **shape)
-            for shape in (COHERE, CONVERSE, GENERATE, MESSAGES, OLLAMA, RESPONSES)
+            for shape in (COHERE, CONVERSE, GENERATE, INVOKE, MESSAGES, OLLAMA, RESPONSES)
         ),
     ),
     compatible("sail", "https://api.sailresearch.com/v1", "SAIL_API_KEY", "SAIL_API_BASE"),
