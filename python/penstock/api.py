@@ -6,7 +6,7 @@ coroutine over the port that never suspends.
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -27,6 +27,7 @@ from .errors import (
     Response,
     UnsupportedParamsError,
 )
+from .parser import other_tasks
 from .providers.auth import Source, credential_of
 from .providers.registry import ROWS, Prefill, Provider
 from .providers.resolve import base_of, fill, first_set, resolve, setting_headers, settings, vary
@@ -78,7 +79,7 @@ class Options(Parameters, total=False):
     additional_drop_params: Iterable[str] | None
     allowed_openai_params: Iterable[str] | None
     on_stream_cut: Literal["raise", "restart", "continue"] | None
-    mock_response: "str | Mapping[str, Any] | ChatCompletion | Exception | None"
+    mock_response: "str | Mapping[str, Any] | ChatCompletion | Exception | Sequence[Any] | None"
     keep_partial: bool | None
     custom_llm_provider: str | None
 
@@ -121,7 +122,8 @@ def completion(
             on_stream_cut: what to do when a stream breaks in the middle: "raise", the default; "restart" to ask again
                 and go on where the new answer, as far as it repeats the old one, leaves that behind; "continue" to ask
                 for the rest. See docs/failures.md.
-            mock_response: a text, a response as a dict, or an exception, instead of a request.
+            mock_response: a text, a response as a dict, or an exception, instead of a request. Or a list of chunks, as
+                objects or dicts, with an exception wherever it shall break; it needs a finish reason, as any stream.
             keep_partial: False to keep nothing of a stream for errors and `collect()`.
             custom_llm_provider: the provider, where `model` does not say it.
 
@@ -161,8 +163,16 @@ async def acompletion(
     return AsyncStream(answer) if isinstance(answer, Flow) else answer
 
 
-def stream_chunk_builder(chunks: Iterable[Any]) -> ChatCompletion | None:
+def stream_chunk_builder(
+    chunks: Iterable[Any],
+    messages: Sequence[Any] | None = None,  # noqa: ARG001  other clients have it in second place
+) -> ChatCompletion | None:
     """The complete response that these chunks make up; None for no chunks. As `Stream.collect()`, for a list of them.
+
+    Args:
+        chunks: of one stream, as objects or as dicts.
+        messages: of the request. Other clients count their tokens where no chunk has the usage; here that stays None,
+            as an estimate is made only when asked for.
 
     Raises:
         APIError: these are not chunks.
@@ -743,15 +753,77 @@ async def _mocked(call: Call, *, blocking: bool) -> Flow | ChatCompletion:
     import orjson
 
     mock = call.mock
+    if isinstance(mock, Sequence) and not isinstance(mock, str | bytes | Mapping):
+        return await _mocked_stream(call, mock, blocking=blocking)
     if isinstance(mock, Exception):
         raise call.complete(mock) if isinstance(mock, APIError) else mock
     if isinstance(mock, str):
         message = {"role": "assistant", "content": mock}
         mock = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
     elif not isinstance(mock, Mapping):
-        raise BadRequestError("mock_response must be a text, a response or an exception", param="mock_response")
+        raise BadRequestError(
+            "mock_response must be a text, a response, an exception or a list of chunks", param="mock_response"
+        )
     completion = decode_response(orjson.dumps(mock, default=plain), model=call.model)
     if not call.stream:
         return completion
     watch = Watch(call.timeouts, monotonic())
     return await _scripted(call, 200, Headers(), as_events(completion), watch, blocking=blocking)
+
+
+async def _mocked_stream(call: Call, items: Sequence[Any], *, blocking: bool) -> Flow | ChatCompletion:
+    """The stream that the caller wrote himself; not streamed, what its chunks make up."""
+    for item in items:
+        if not isinstance(item, Mapping | Exception):
+            raise BadRequestError(
+                f"mock_response: a chunk is a dict or an exception, not {type(item).__name__}", param="mock_response"
+            )
+    if not call.stream:
+        for item in items:
+            if isinstance(item, Exception):
+                raise call.complete(item) if isinstance(item, APIError) else item
+        completion = stream_chunk_builder(items)
+        if completion is None:
+            raise BadRequestError("mock_response: no chunks", param="mock_response")
+        return completion
+    decoder = Decoder(include_usage=call.include_usage, model=call.model, keep_partial=call.keep_partial)
+    flow = Flow(Mocked(items, blocking=blocking), Watch(call.timeouts, monotonic()), decoder, call.complete)
+    try:
+        await flow.begin()
+    except APIError as error:
+        raise flow.complete(error) from None
+    return flow
+
+
+class Mocked:
+    """An answer of chunks that the caller wrote, one a read. An exception among them is raised in its place."""
+
+    status_code = 200
+    line = None
+
+    def __init__(self, items: Sequence[Any], *, blocking: bool) -> None:
+        self.headers = Headers()
+        self._parts = self._written(items)
+        self.source: Any = self._parts if blocking else self._later()
+
+    @staticmethod
+    def _written(items: Sequence[Any]) -> Iterator[bytes]:
+        for item in items:
+            if isinstance(item, Exception):
+                raise item
+            yield b"data: " + encode(item) + b"\n\n"
+
+    async def _later(self) -> AsyncIterator[bytes]:
+        for part in self._parts:
+            await other_tasks()
+            yield part
+
+    async def read(self) -> bytes | None:
+        """As of any answer."""
+        return next(self._parts, None)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def abandon(self) -> None:
+        """Nothing is open."""
