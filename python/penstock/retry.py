@@ -1,5 +1,7 @@
-"""When a failed attempt is worth another one, and after how long. The rules are the native module's: chance is an
-argument, exceptions are made known to them here."""
+"""When a failed attempt is worth another one, and after how long.
+
+The rules are the native module's, pure, with chance as an argument; exceptions are made known to them here.
+"""
 
 from ._native import Failure
 from .errors import APIError, ContentPolicyViolationError
