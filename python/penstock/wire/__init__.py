@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Literal, TypedDict
 
@@ -106,6 +107,15 @@ def select(
         if chosen.setdefault(named, spelled) != spelled:
             raise BadRequestError(f"{name} and {named} differ, but are one to {provider.slug}", param=name)
     return chosen
+
+
+def set_fields(body: dict[str, Any], provider: Provider, values: Mapping[str, str]) -> None:
+    """The fields that the row adds to the body, or leaves out of it."""
+    for name, template in provider.fields.items():
+        body.pop(name, None)
+        with suppress(KeyError):  # a setting that has no value
+            if template is not None:
+                body[name] = template.format_map(values)
 
 
 def plain(value: Any) -> Any:
