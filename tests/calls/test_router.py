@@ -639,7 +639,9 @@ def test_one_request_goes_to_see(at: Make, clock: Clock) -> None:
 
 
 def test_while_one_probes_the_others_go_elsewhere(at: Make, clock: Clock) -> None:
-    routed = Router([at("m", "hello?status=500&first_byte=0.3&fail=2&tag=a"), mocked("m", "b")], allowed_fails=0, num_retries=0)
+    routed = Router(
+        [at("m", "hello?status=500&first_byte=0.3&fail=2&tag=a"), mocked("m", "b")], allowed_fails=0, num_retries=0
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(router, "random", lambda: 0.0)
         with pytest.raises(InternalServerError):

@@ -96,7 +96,7 @@ impl Pool {
         match leased {
             Ok(lease) => {
                 let (index, taken, pool) = (lease.index(), lease.taken(), Arc::clone(&self.state));
-                Ok(Py::new(py, Lease { index, taken, lease: Mutex::new(Some(lease)), pool })?.into_any())
+                Ok(Py::new(py, Lease { index, taken, held: Mutex::new(Some(lease)), pool })?.into_any())
             }
             Err(refusal) => {
                 let core::Refusal { cause, after, busy } = refusal;
@@ -126,13 +126,13 @@ pub(crate) struct Lease {
     #[pyo3(get)]
     taken: f64,
     /// Until it is settled.
-    lease: Mutex<Option<core::Lease>>,
+    held: Mutex<Option<core::Lease>>,
     pool: Shared,
 }
 
 impl Lease {
     fn settle(&self, outcome: Outcome, tokens: Option<u64>, now: f64) {
-        let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let lease = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(lease) = lease {
             lock(&self.pool).settle(lease, outcome, tokens, now);
         }
@@ -141,7 +141,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(lease) = self.lease.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(lease) = self.held.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
             lock(&self.pool).release(lease);
         }
     }
@@ -151,7 +151,7 @@ impl Drop for Lease {
 impl Lease {
     #[pyo3(signature = (seconds, now, /))]
     fn began(&self, seconds: f64, now: f64) {
-        let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        let lease = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lease) = &*lease {
             lock(&self.pool).began(lease, seconds, now);
         }
