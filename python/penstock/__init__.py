@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         UnprocessableEntityError,
         UnsupportedParamsError,
     )
+    from .router import Router
     from .stream import AsyncStream, Stream
 
 __all__ = [
@@ -85,6 +86,7 @@ __all__ = [
     "PromptTokensDetails",
     "RateLimitError",
     "Record",
+    "Router",
     "ServiceUnavailableError",
     "Stream",
     "Timeout",
@@ -119,6 +121,7 @@ _HOMES = {
     "api": ("acompletion", "completion", "stream_chunk_builder"),
     "catalogue": ("list_providers", "supported_params"),
     "clocks": ("Timeouts",),
+    "router": ("Router",),
     "stream": ("AsyncStream", "Stream"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
