@@ -8,6 +8,8 @@
 Importing this package loads nothing: each name is loaded when it is first used.
 """
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from .api import acompletion, completion, stream_chunk_builder
     from .catalogue import list_providers, supported_params
     from .clocks import Timeouts
+    from .configuration import Defaults, configure, configured
+    from .counting import TokenCount, token_counter
     from .errors import (
         APIConnectionError,
         APIError,
@@ -53,6 +57,7 @@ if TYPE_CHECKING:
         UnprocessableEntityError,
         UnsupportedParamsError,
     )
+    from .hooks import CallEnded, CallStarted, Hook
     from .stream import AsyncStream, Stream
 
 __all__ = [
@@ -66,6 +71,8 @@ __all__ = [
     "BadGatewayError",
     "BadRequestError",
     "BudgetExceededError",
+    "CallEnded",
+    "CallStarted",
     "ChatCompletion",
     "ChatCompletionChunk",
     "ChatCompletionMessage",
@@ -77,7 +84,9 @@ __all__ = [
     "ConflictError",
     "ContentPolicyViolationError",
     "ContextWindowExceededError",
+    "Defaults",
     "Function",
+    "Hook",
     "InternalServerError",
     "NotFoundError",
     "PaymentRequiredError",
@@ -89,15 +98,19 @@ __all__ = [
     "Stream",
     "Timeout",
     "Timeouts",
+    "TokenCount",
     "ToolCall",
     "UnprocessableEntityError",
     "UnsupportedParamsError",
     "__version__",
     "acompletion",
     "completion",
+    "configure",
+    "configured",
     "list_providers",
     "stream_chunk_builder",
     "supported_params",
+    "token_counter",
 ]
 
 _HOMES = {
@@ -119,6 +132,9 @@ _HOMES = {
     "api": ("acompletion", "completion", "stream_chunk_builder"),
     "catalogue": ("list_providers", "supported_params"),
     "clocks": ("Timeouts",),
+    "configuration": ("Defaults", "configure", "configured"),
+    "counting": ("TokenCount", "token_counter"),
+    "hooks": ("CallEnded", "CallStarted", "Hook"),
     "stream": ("AsyncStream", "Stream"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -135,3 +151,19 @@ def __getattr__(name: str) -> "Any":
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _Package(type(sys)):  # type: ignore[misc]  # the class of modules, without importing `types`
+    """This module. It has no flags: one that is set would change nothing, so it is an error."""
+
+    def __setattr__(self, name: str, value: "Any") -> None:
+        if name in self.__dict__ or name.startswith("_") or name in __all__ or isinstance(value, type(sys)):
+            super().__setattr__(name, value)
+            return
+        raise AttributeError(
+            f"penstock has no flag {name}: defaults for all calls are set by penstock.configure(...), which tells "
+            "those it knows; all else is given with each call"
+        )
+
+
+sys.modules[__name__].__class__ = _Package
