@@ -310,6 +310,17 @@ class Decoder:
         """
     def read_text(self) -> None:
         """From here on as at depth "text": `feed` and `finish` give str, and nothing is kept for `response()`."""
+    def restart(self) -> None:
+        """Another body follows, which begins the answer again: only what it adds to what was handed out is given.
+
+        Where it is another answer, `feed` and `finish` raise an APIConnectionError with the code "diverged". Ids, of
+        the response and of tool calls, stay those that were handed out. Needs keep_partial.
+
+        Raises:
+            APIConnectionError: what was handed out cannot be compared: audio, logprobs, or nothing was kept.
+        """
+    def resume(self, overlap: str = "", /) -> None:
+        """Another body follows, in which the answer goes on; it may begin with `overlap`, which was handed out."""
     def response(self) -> ChatCompletion | None:
         """What has been received so far as one response; None before the first chunk, or without keep_partial."""
     @property

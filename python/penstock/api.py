@@ -5,6 +5,7 @@ coroutine over the port that never suspends.
 """
 
 import os
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from .errors import (
     UnsupportedParamsError,
 )
 from .providers.auth import credential_of
-from .providers.registry import ROWS, Provider
+from .providers.registry import ROWS, Prefill, Provider
 from .providers.resolve import base_of, fill, first_set, resolve, setting_headers, settings, vary
 from .providers.sign import Sign, signer
 from .stream import AsyncStream, Attempt, Exchange, Flow, Stream, as_events
@@ -42,6 +43,9 @@ ERROR_BODY = 1 << 20
 """Bytes of an error response that are read."""
 
 REFUSED_STATUS = (400, 422)
+
+DIVERGED = "diverged"
+"""The code of the error for an answer that was begun again and is another one."""
 
 SECRET = 8
 """Characters that a key has at least. What is shorter ("x", "none", "EMPTY") is for local servers that want no key, and
@@ -75,15 +79,12 @@ class Options(Parameters, total=False):
     drop_params: bool | None
     additional_drop_params: Iterable[str] | None
     allowed_openai_params: Iterable[str] | None
+    on_stream_cut: Literal["raise", "restart", "continue"] | None
     mock_response: "str | Mapping[str, Any] | ChatCompletion | Exception | None"
     keep_partial: bool | None
     estimate_usage: bool | None
     hooks: Sequence[Any] | None
     custom_llm_provider: str | None
-
-
-NOT_BUILT = frozenset({"on_stream_cut"})
-"""Keywords with a meaning that this version does not have. They are refused, not ignored."""
 
 
 @overload
@@ -117,6 +118,9 @@ def completion(
             client: an httpx.Client or httpx2.Client of your own; else proxy, verify and cert, as httpx takes them.
             drop_params: leave out parameters that the provider lacks. additional_drop_params: leave these out.
             allowed_openai_params: send these though the provider's documentation lacks them.
+            on_stream_cut: what to do when a stream breaks in the middle: "raise", the default; "restart" to ask again
+                and go on where the new answer, as far as it repeats the old one, leaves that behind; "continue" to ask
+                for the rest. See docs/failures.md.
             mock_response: a text, a response as a dict, or an exception, instead of a request.
             keep_partial: False to keep nothing of a stream for errors and `collect()`.
             estimate_usage: an estimate, with usage.source "estimated", where the provider reports no usage.
@@ -266,6 +270,9 @@ class Call:
     max_retries: int
     route: Route
     keep_partial: bool
+    on_stream_cut: str
+    rest_of: Callable[[str], dict[str, Any]] | None = field(repr=False)
+    """The body that asks for the rest of an answer, by the text so far."""
     answer_tool: str | None
     estimate: "Estimate | None"
     headers: dict[str, str] = field(repr=False)
@@ -282,6 +289,36 @@ class Call:
         content = encode(self.body)
         signature = self.sign(self.url, self.headers, content) if self.sign else {}
         return Request(self.url, {**self.headers, **signature}, content)
+
+    def decoder(self) -> Any:
+        """A decoder for one attempt."""
+        return self.operation.decoder(self)
+
+    def again(self, decoder: Decoder) -> Callable[[], Decoder]:
+        """What makes the decoder ready for the answer to each request that follows a cut.
+
+        Raises:
+            APIError: what has come cannot be gone on from.
+        """
+        if self.rest_of is None:
+            decoder.restart()  # here for its error, before anything is sent
+
+            def restarted() -> Decoder:
+                decoder.restart()
+                return decoder
+
+            return restarted
+
+        said = _said(decoder.response())
+        # Trailing white space is refused by some models, and put off by the others: they may say it again, or not.
+        begun = said.rstrip()
+        self.body = self.rest_of(begun)
+
+        def resumed() -> Decoder:
+            decoder.resume(said[len(begun) :])
+            return decoder
+
+        return resumed
 
     def complete(self, error: APIError) -> APIError:
         """The error with provider and model, and without the key, which some servers repeat."""
@@ -300,6 +337,22 @@ class Call:
             return False
         _without_stream_options.add(self.base_url)
         return True
+
+
+def _said(partial: ChatCompletion | None) -> str:
+    """The text of an answer that was cut, if text is all that there is of it.
+
+    Raises:
+        BadRequestError: it is not.
+    """
+    choices = partial.choices if partial is not None else []
+    message = choices[0].message if choices else {}
+    others = [name for name in message if name not in ("role", "content") and message[name] is not None]
+    if others or not (message.get("content") or "").strip():
+        what = f"{', '.join(others)} cannot be gone on with" if others else "there is no text to go on from"
+        raise BadRequestError(f"on_stream_cut='continue': {what}", param="on_stream_cut")
+    said: str = message["content"]
+    return said
 
 
 _without_stream_options: set[str] = set()
@@ -375,8 +428,19 @@ def _plan(operation: Operation, model: str, given_input: Any, stream: bool | Non
         additional_drop_params=options.get("additional_drop_params") or (),
         allowed_openai_params=options.get("allowed_openai_params") or (),
     )
-    body = operation.build(provider, model, given_input, parameters, stream=stream)
-    body.update(options.get("extra_body") or {})
+
+    def asking(asked: Any, more: Mapping[str, Any]) -> dict[str, Any]:
+        body = operation.build(provider, model, asked, parameters, stream=stream)
+        return {**body, **more, **(options.get("extra_body") or {})}
+
+    body = asking(given_input, {})
+    on_stream_cut, rest_of = options.get("on_stream_cut") or "raise", None
+    if on_stream_cut != "raise":
+        prefill = _resumable(provider, model, on_stream_cut, stream, given, options)
+        if prefill is not None:
+
+            def rest_of(said: str) -> dict[str, Any]:
+                return asking([*given_input, {"role": "assistant", "content": said, **prefill.message}], prefill.body)
 
     verify = options.get("verify")
     retries = _one_of(options, "max_retries", "num_retries")
@@ -395,6 +459,8 @@ def _plan(operation: Operation, model: str, given_input: Any, stream: bool | Non
         max_retries=2 if retries is None else retries,
         route=Route(options.get("proxy"), True if verify is None else verify, options.get("cert")),
         keep_partial=keep_partial,
+        on_stream_cut=on_stream_cut,
+        rest_of=rest_of,
         answer_tool=ANSWER_TOOL if "response_format" in parameters else None,
         estimate=_estimate(model, given_input, given, keep_partial) if options.get("estimate_usage") else None,
         headers=headers,
@@ -414,6 +480,43 @@ def _estimate(model: str, messages: Any, given: Mapping[str, Any], keep_partial:
     return Estimate(model, messages, given.get("tools"))
 
 
+def _resumable(
+    provider: Provider,
+    model: str,
+    on_stream_cut: Any,
+    stream: bool,
+    given: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> Prefill | None:
+    """How the provider is asked for the rest of an answer, for on_stream_cut="continue"; None for "restart".
+
+    Raises:
+        BadRequestError: this call cannot be gone on with after a cut.
+    """
+    prefill = provider.prefill if on_stream_cut == "continue" else None
+    if on_stream_cut not in ("restart", "continue"):
+        why: str | None = f"must be 'raise', 'restart' or 'continue', not {on_stream_cut!r}"
+    elif not stream:
+        why = "needs stream=True"
+    elif options.get("keep_partial") is False:
+        why = "needs what keep_partial=False does not keep"
+    elif on_stream_cut == "restart":
+        lost = [name for name in ("logprobs", "audio") if given.get(name)]
+        why = f"'restart': {lost[0]} of one answer cannot be told from those of another" if lost else None
+    elif prefill is None or not re.fullmatch(prefill.models, model):
+        why = f"'continue': {provider.slug} does not document that {model} goes on from a part of an answer"
+    elif (given.get("n") or 1) > 1:
+        why = "'continue' is for one choice, not for n of them"
+    elif given.get("response_format") is not None:
+        why = "'continue': response_format would hold for the rest of the answer, not for the whole"
+    else:
+        why = None
+    if why is not None:
+        colon = "" if why.startswith(("must", "needs")) else "="
+        raise BadRequestError(f"on_stream_cut{colon or ' '}{why}", param="on_stream_cut", provider=provider.slug)
+    return prefill
+
+
 def _one_of(options: Mapping[str, Any], name: str, alias: str) -> Any:
     """The value of an argument with two names."""
     value, other = options.get(name), options.get(alias)
@@ -429,8 +532,6 @@ def _known(operation: Operation, provider: Provider, options: Mapping[str, Any])
     for name in options:
         if name in known or name in own:
             continue
-        if name in NOT_BUILT:
-            raise BadRequestError(f"{name} is not available in this version", param=name)
         owners = [row.slug for row in ROWS if name in row.keywords()]
         if owners:
             raise BadRequestError(f"{name} is a keyword of {', '.join(owners)}, not of {provider.slug}", param=name)
@@ -537,26 +638,82 @@ async def _pursue(open_port: OpenPort, call: Call, attempts: list[Attempt], star
     if call.mock is not None:
         return await _mocked(call, blocking=blocking)
     port = await open_port(call.client, call.route)
-    retries = 0
-    while True:
-        watch = Watch(call.timeouts, started)
+    pursuit = Pursuit(port, call, attempts, started, blocking=blocking)
+    answer = await pursuit.ask(call.decoder)
+    if isinstance(answer, Flow):
+        answer.attempts = attempts
+        if call.on_stream_cut != "raise":
+            answer.resume = pursuit.resume
+    return answer
+
+
+class Pursuit:
+    """The requests to one model: until it answers, and after a cut once more."""
+
+    def __init__(self, port: Port, call: Call, attempts: list[Attempt], started: float, *, blocking: bool) -> None:
+        self.port = port
+        self.call = call
+        self.attempts = attempts
+        self.started = started
+        self.blocking = blocking
+        self.retries = 0
+
+    async def ask(self, decoder: Callable[[], Decoder]) -> Any:
+        """The answer; `decoder` makes the decoder of each attempt.
+
+        Raises:
+            APIError: the last attempt's.
+        """
+        call = self.call
+        while True:
+            watch = Watch(call.timeouts, self.started)
+            try:
+                answer = await _attempt(self.port, call, decoder, watch, blocking=self.blocking)
+            except APIError as error:
+                self.attempts.append(_record(call, watch, error))
+                if call.refuses_stream_options(error):
+                    continue
+                pause = self.pause(error, watch)
+                if pause is None:
+                    raise
+            else:
+                status = answer.answer.status_code if isinstance(answer, Flow) else 200
+                self.attempts.append(_record(call, watch, None, status))
+                return answer
+            await self.port.sleep(pause)
+
+    def pause(self, error: APIError, watch: Watch) -> float | None:
+        """Seconds to wait before the next attempt, which is counted here; None if there shall be none."""
+        pause = retry.pause(error, self.retries, self.call.max_retries, random())  # noqa: S311  to spread clients, not to hide anything
+        if pause is None or error.code == DIVERGED or monotonic() + pause >= watch.total_due:
+            return None
+        self.retries += 1
+        return pause
+
+    async def resume(self, flow: Flow, cut: APIError) -> Flow:
+        """A stream in place of the one that was cut.
+
+        Raises:
+            APIError: the cut, with a note if something stands against going on; or, with the code "diverged", that the
+                answer begun again is another one.
+        """
+        self.attempts[-1] = _record(self.call, flow.watch, cut)
+        pause = self.pause(cut, flow.watch)
+        if pause is None:
+            raise cut
         try:
-            answer = await _attempt(port, call, watch, blocking=blocking)
+            decoder = self.call.again(flow.decoder)
+            await self.port.sleep(pause)
+            answer = await self.ask(decoder)
         except APIError as error:
-            attempts.append(_record(call, watch, error))
-            if call.refuses_stream_options(error):
-                continue
-            pause = retry.pause(error, retries, call.max_retries, random())  # noqa: S311  to spread clients, not to hide anything
-            if pause is None or monotonic() + pause >= watch.total_due:
-                raise
-            retries += 1
+            if error.code == DIVERGED:
+                raise flow.complete(error) from cut
+            cut.add_note(f"it could not be gone on with: {error}")
         else:
-            streamed = isinstance(answer, Flow)
-            attempts.append(_record(call, watch, None, answer.answer.status_code if streamed else 200))
-            if streamed:
-                answer.attempts = attempts
-            return answer
-        await port.sleep(pause)
+            if isinstance(answer, Flow) and answer.decoder is flow.decoder:
+                return answer
+            cut.add_note("it could not be gone on with: the server did not stream")
+        raise cut
 
 
 def _record(call: Call, watch: Watch, error: APIError | None, status_code: int | None = None) -> Attempt:
@@ -572,7 +729,7 @@ def _record(call: Call, watch: Watch, error: APIError | None, status_code: int |
     return attempt
 
 
-async def _attempt(port: Port, call: Call, watch: Watch, *, blocking: bool) -> Any:
+async def _attempt(port: Port, call: Call, decoder: Callable[[], Decoder], watch: Watch, *, blocking: bool) -> Any:
     """One request: a stream up to its first event, or a whole response.
 
     Raises:
@@ -584,7 +741,7 @@ async def _attempt(port: Port, call: Call, watch: Watch, *, blocking: bool) -> A
     except Exception as error:
         raise _explained(call, watch, error, None) from error
     try:
-        return await _read(call, watch, answer, blocking=blocking)
+        return await _read(call, decoder, watch, answer, blocking=blocking)
     except Exception as error:
         explained = _explained(call, watch, error, answer)
         if explained is error:
@@ -606,7 +763,7 @@ def _explained(call: Call, watch: Watch, error: Exception, answer: Answer | None
     return call.complete(known)
 
 
-async def _read(call: Call, watch: Watch, answer: Answer, *, blocking: bool) -> Any:
+async def _read(call: Call, decoder: Callable[[], Decoder], watch: Watch, answer: Answer, *, blocking: bool) -> Any:
     """What an answer says."""
     if not 200 <= answer.status_code < 300:
         exchange = Exchange(answer, watch)
@@ -616,7 +773,7 @@ async def _read(call: Call, watch: Watch, answer: Answer, *, blocking: bool) -> 
             await exchange.close()
         raise _refusal(answer, body)
     if call.stream:
-        flow = Flow(answer, watch, call.operation.decoder(call), call.complete)
+        flow = Flow(answer, watch, decoder(), call.complete)
         try:
             document = await flow.begin()
         except APIError as error:
@@ -629,8 +786,8 @@ async def _read(call: Call, watch: Watch, answer: Answer, *, blocking: bool) -> 
             return flow
         # The server did not stream. Its answer goes the way of all streams, as one of a single event.
         await flow.close()
-        events, decoder = call.operation.as_stream(call, document)
-        return await _scripted(call, answer.status_code, answer.headers, events, decoder, watch, blocking=blocking)
+        events, reader = call.operation.as_stream(call, document)
+        return await _scripted(call, answer.status_code, answer.headers, events, reader, watch, blocking=blocking)
     exchange = Exchange(answer, watch)
     try:
         body = await exchange.whole()

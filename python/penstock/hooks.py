@@ -117,6 +117,7 @@ class Observation:
         self.began = monotonic()
         self._home = None if blocking else _home()
         self._blocking = blocking
+        self._spoken = False
         self._pending: deque[Coroutine[Any, Any, None]] = deque()
 
     async def start(self) -> None:
@@ -125,7 +126,10 @@ class Observation:
         await self.told()
 
     def first_token(self) -> None:
-        """A stream has begun to speak."""
+        """A stream has begun to speak, or goes on after a cut."""
+        if self._spoken:
+            return
+        self._spoken = True
         self._tell("first_token", self.call, monotonic() - self.began)
 
     async def end(

@@ -170,6 +170,16 @@ impl Decoder {
         Ok(())
     }
 
+    fn restart(&self, py: Python<'_>) -> PyResult<()> {
+        self.lock()?.decoder.restart().map_err(|error| errors::raise(py, &error))
+    }
+
+    #[pyo3(signature = (overlap = "", /))]
+    fn resume(&self, overlap: &str) -> PyResult<()> {
+        self.lock()?.decoder.resume(overlap);
+        Ok(())
+    }
+
     fn response(&self, py: Python<'_>) -> PyResult<Option<Py<Record>>> {
         let state = self.lock()?;
         let mut text = Vec::new();

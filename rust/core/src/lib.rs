@@ -55,6 +55,7 @@ pub mod decoder;
 pub mod error;
 pub mod framing;
 pub mod json;
+mod splice;
 pub mod stream;
 pub mod usage;
 pub mod wire;

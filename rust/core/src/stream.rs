@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use crate::assemble::Assembly;
 use crate::chunk::{Choice, Chunk, Delta, Extra, Extras, Field, FinishReason, Function, Head, Text, ToolCall};
 use crate::json::{Str, write_str};
+use crate::splice::Splice;
 use crate::usage::{Account, Usage};
 
 /// Takes the chunks of a decoder, in order, each while the frame it came in is still there.
@@ -135,6 +136,8 @@ pub struct Stream {
     account: Account,
     assembly: Option<Assembly>,
     answer: Option<Answer>,
+    /// What is held against an answer that was begun again.
+    splice: Option<Splice>,
     last: Last,
     /// The id and model in the event that `last` is of, as they stood there.
     sender: [Vec<u8>; 2],
@@ -225,6 +228,7 @@ impl Stream {
             account,
             assembly: keep.then(Assembly::default),
             answer: None,
+            splice: None,
             last: Last::Once,
             sender: Default::default(),
             done: false,
@@ -324,6 +328,12 @@ impl Stream {
                     call.id.is_none() && call.kind.is_none() && call.function.name.is_none()
                 })
         });
+        if let Some(splice) = &mut self.splice {
+            if splice.strip(&mut choices, &mut extra) {
+                self.emit(service_tier, system_fingerprint, choices, usage, extra, sink);
+            }
+            return false;
+        }
         self.emit(service_tier, system_fingerprint, choices, usage, extra, sink);
         plain
     }
@@ -397,6 +407,9 @@ impl Stream {
         if self.done {
             return;
         }
+        if self.splice.as_mut().is_some_and(Splice::end) {
+            return;
+        }
         self.done = true;
         let lost: Vec<_> = self.choices.iter_mut().filter_map(ChoiceState::lost).collect();
         if !lost.is_empty() {
@@ -408,6 +421,40 @@ impl Stream {
             let usage = self.account.usage().cloned();
             self.emit(Field::Absent, Field::Absent, Vec::new(), usage.as_ref().into(), Vec::new(), sink);
         }
+    }
+
+    /// The answer is begun again: what is handed out from here on is what it adds to what was handed out before. The
+    /// error says what stands against it.
+    pub fn restart(&mut self, account: Account) -> Result<(), &'static str> {
+        let assembly = self.assembly.as_ref().ok_or("nothing was kept")?;
+        self.splice = Some(assembly.delivered()?);
+        self.choices.clear();
+        self.known.clear();
+        self.go_on(account);
+        Ok(())
+    }
+
+    /// The answer goes on in another body. The content of choice 0 may begin there with `overlap`, which has been
+    /// handed out already.
+    pub fn resume(&mut self, account: Account, overlap: &str) {
+        self.splice = (!overlap.is_empty()).then(|| Splice::overlap(overlap));
+        self.go_on(account);
+    }
+
+    fn go_on(&mut self, account: Account) {
+        self.account = account;
+        if let Some(answer) = &mut self.answer {
+            answer.calls.clear();
+            answer.last = false;
+        }
+        self.last = Last::Once;
+        self.done = false;
+    }
+
+    /// Whether an answer that was begun again has turned out to be another one.
+    #[must_use]
+    pub fn diverged(&self) -> bool {
+        self.splice.as_ref().is_some_and(Splice::diverged)
     }
 
     /// Keeps nothing for a response from here on, and drops what was kept.
