@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .catalogue import list_providers, supported_params
     from .clocks import Timeouts
     from .configuration import Defaults, configure, configured
+    from .cost import Cost, completion_cost
     from .counting import TokenCount, token_counter
     from .errors import (
         APIConnectionError,
@@ -58,6 +59,22 @@ if TYPE_CHECKING:
         UnsupportedParamsError,
     )
     from .hooks import CallEnded, CallStarted, Hook
+    from .model_info import (
+        get_llm_provider,
+        get_model_info,
+        get_supported_openai_params,
+        supports_audio_input,
+        supports_audio_output,
+        supports_function_calling,
+        supports_parallel_function_calling,
+        supports_prompt_caching,
+        supports_reasoning,
+        supports_response_schema,
+        supports_tool_choice,
+        supports_vision,
+        supports_web_search,
+        validate_environment,
+    )
     from .stream import AsyncStream, Stream
 
 __all__ = [
@@ -84,6 +101,7 @@ __all__ = [
     "ConflictError",
     "ContentPolicyViolationError",
     "ContextWindowExceededError",
+    "Cost",
     "Defaults",
     "Function",
     "Hook",
@@ -105,12 +123,27 @@ __all__ = [
     "__version__",
     "acompletion",
     "completion",
+    "completion_cost",
     "configure",
     "configured",
+    "get_llm_provider",
+    "get_model_info",
+    "get_supported_openai_params",
     "list_providers",
     "stream_chunk_builder",
     "supported_params",
+    "supports_audio_input",
+    "supports_audio_output",
+    "supports_function_calling",
+    "supports_parallel_function_calling",
+    "supports_prompt_caching",
+    "supports_reasoning",
+    "supports_response_schema",
+    "supports_tool_choice",
+    "supports_vision",
+    "supports_web_search",
     "token_counter",
+    "validate_environment",
 ]
 
 _HOMES = {
@@ -136,6 +169,26 @@ _HOMES = {
     "counting": ("TokenCount", "token_counter"),
     "hooks": ("CallEnded", "CallStarted", "Hook"),
     "stream": ("AsyncStream", "Stream"),
+    "cost": (
+        "Cost",
+        "completion_cost",
+    ),
+    "model_info": (
+        "get_llm_provider",
+        "get_model_info",
+        "get_supported_openai_params",
+        "validate_environment",
+        "supports_vision",
+        "supports_audio_input",
+        "supports_audio_output",
+        "supports_function_calling",
+        "supports_parallel_function_calling",
+        "supports_tool_choice",
+        "supports_response_schema",
+        "supports_reasoning",
+        "supports_web_search",
+        "supports_prompt_caching",
+    ),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
