@@ -18,7 +18,7 @@ from typing import Any, Literal, Unpack, overload
 
 from . import retry, transport
 from ._native import ChatCompletion, CompletionUsage, Lease, Pool, Refusal, RetryBudget
-from .api import OpenPort, Options, _known, _one_of, _plan, _pursue
+from .api import CHAT, OpenPort, Options, _known, _one_of, _plan, _pursue
 from .clocks import NEVER, Timeouts
 from .errors import (
     APIError,
@@ -607,9 +607,9 @@ class Router:
         try:
             timeout = {} if self._timeout is None else {"timeout": self._timeout}
             merged = {**timeout, **member.options, **options, "max_retries": 0}
-            call = _plan(member.model, wanted.messages, wanted.stream, merged)
+            call = _plan(CHAT, member.model, wanted.messages, wanted.stream, merged)
             asked, began = True, monotonic()
-            answer = await _pursue(open_port, call, attempts, wanted.started, blocking=blocking)
+            answer: Flow | ChatCompletion = await _pursue(open_port, call, attempts, wanted.started, blocking=blocking)
         except APIError as error:
             if asked or not isinstance(error, BadRequestError):
                 lease.failed(retry.failure(error), monotonic(), tokens=_tokens(error.usage))
@@ -769,7 +769,7 @@ def _member(entry: Any, common: Mapping[str, Any], defaults: Mapping[str, Any]) 
     model = options.pop("model", None)
     if not isinstance(model, str):
         raise BadRequestError("litellm_params lacks model", param="model")
-    _known(resolve(model, options.get("custom_llm_provider"))[0], options)
+    _known(CHAT, resolve(model, options.get("custom_llm_provider"))[0], options)
     routing = {
         "rpm": entry.get("rpm"),
         "tpm": entry.get("tpm"),

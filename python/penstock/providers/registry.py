@@ -164,6 +164,8 @@ class Provider:
     prefill: how it is asked to go on from a part of an answer, where its documentation says that it does.
     body: which request body it takes, in families that have several.
     variants: calls that go elsewhere; the first that fits counts.
+    price_list: its id in genai-prices, where that finds another or none by the slug; "" for none.
+    telemetry: its name in the semantic conventions of OpenTelemetry, where that is not the slug.
     elsewhere: how to speak to a server at another base URL that is called by this provider's name.
     """
 
@@ -197,6 +199,8 @@ class Provider:
     prefill: Prefill | None = None
     body: str = ""
     variants: tuple[Variant, ...] = ()
+    price_list: str | None = None
+    telemetry: str | None = None
     elsewhere: "Provider | None" = None
 
     def keywords(self) -> frozenset[str]:
@@ -560,6 +564,7 @@ ROWS: tuple[Provider, ...] = (
     compatible("assemblyai", "https://llm-gateway.assemblyai.com/v1", "ASSEMBLYAI_API_KEY"),
     Provider(
         slug="azure",
+        telemetry="azure.ai.openai",
         # AZURE_API_BASE is https://RESOURCE.openai.azure.com, and `model` the name of the deployment there.
         base_env=("AZURE_API_BASE",),
         hosts=AZURE_HOSTS,
@@ -580,6 +585,8 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="azure_ai",
+        price_list="azure",
+        telemetry="azure.ai.inference",
         # AZURE_AI_API_BASE is https://RESOURCE.services.ai.azure.com, or the endpoint of one serverless model.
         base_env=("AZURE_AI_API_BASE",),
         hosts=AZURE_HOSTS,
@@ -631,6 +638,7 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="bedrock",
+        telemetry="aws.bedrock",
         base_url="https://bedrock-runtime.{aws_region_name}.amazonaws.com",
         base_env=("AWS_BEDROCK_RUNTIME_ENDPOINT",),
         key_env=("AWS_BEARER_TOKEN_BEDROCK",),
@@ -698,6 +706,8 @@ ROWS: tuple[Provider, ...] = (
         "https://codestral.mistral.ai/v1",
         "CODESTRAL_API_KEY",
         "CODESTRAL_API_BASE",
+        price_list="mistral",
+        telemetry="mistral_ai",
         stream_options=False,  # this and the rest as mistral, of which it is an endpoint with keys of its own
         usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
@@ -719,7 +729,7 @@ ROWS: tuple[Provider, ...] = (
     compatible("cortecs", "https://api.cortecs.ai/v1", "CORTECS_API_KEY", "CORTECS_API_BASE"),
     classic("crusoe", "https://managed-inference-api-proxy.crusoecloud.com/v1", "CRUSOE_API_KEY", "CRUSOE_API_BASE"),
     # Any server: nothing is known of it, and no variable has its key.
-    classic("custom_openai", None, aliases=("openai_like",), key_required=False),
+    classic("custom_openai", None, aliases=("openai_like",), key_required=False, price_list=""),
     classic("darkbloom", "https://api.darkbloom.dev/v1", "DARKBLOOM_API_KEY", "DARKBLOOM_API_BASE"),
     compatible(
         "dashscope",
@@ -804,6 +814,7 @@ ROWS: tuple[Provider, ...] = (
         "https://api.fireworks.ai/inference/v1",
         ("FIREWORKS_API_KEY", "FIREWORKS_AI_API_KEY", "FIREWORKSAI_API_KEY", "FIREWORKS_AI_TOKEN"),
         "FIREWORKS_API_BASE",
+        price_list="fireworks",
         spellings=REQUIRED_IS_ANY,
         # A bare name is one of its own models; NAME#DEPLOYMENT is complete.
         variants=(Variant(model="[^/#]+", sends="accounts/fireworks/models/{model}"),),
@@ -817,6 +828,7 @@ ROWS: tuple[Provider, ...] = (
     classic("galadriel", "https://api.galadriel.com/v1", "GALADRIEL_API_KEY", "GALADRIEL_API_BASE"),
     Provider(
         slug="gemini",
+        telemetry="gcp.gemini",
         models=("gemini-",),
         base_url="https://generativelanguage.googleapis.com/v1beta",
         base_env=("GEMINI_API_BASE",),
@@ -920,7 +932,7 @@ ROWS: tuple[Provider, ...] = (
     compatible("lm_studio", "http://localhost:1234/v1", "LM_STUDIO_API_KEY", "LM_STUDIO_API_BASE", key_required=False),
     classic("maritalk", "https://chat.maritaca.ai/api", "MARITALK_API_KEY", "MARITALK_API_BASE"),
     compatible("meta", "https://api.meta.ai/v1", "META_API_KEY", "META_API_BASE"),
-    compatible("meta_llama", "https://api.llama.com/compat/v1", "LLAMA_API_KEY", "LLAMA_API_BASE"),
+    compatible("meta_llama", "https://api.llama.com/compat/v1", "LLAMA_API_KEY", "LLAMA_API_BASE", price_list="meta"),
     compatible(
         "minimax",
         "https://api.minimax.io/v1",
@@ -933,6 +945,7 @@ ROWS: tuple[Provider, ...] = (
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",
         "MISTRAL_API_BASE",
+        telemetry="mistral_ai",
         models=("mistral-", "magistral-", "codestral-"),
         prefill=Prefill(message={"prefix": True}),
         stream_options=False,  # it may refuse it
@@ -1010,6 +1023,7 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="openai_responses",
+        telemetry="openai",
         base_url="https://api.openai.com/v1",
         base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
         key_env=("OPENAI_API_KEY",),
@@ -1130,6 +1144,7 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="vertex_ai",
+        telemetry="gcp.vertex_ai",
         aliases=("vertex_ai_beta",),
         family="gemini",
         base_url=_vertex,
@@ -1251,6 +1266,7 @@ ROWS: tuple[Provider, ...] = (
         "XAI_API_KEY",
         "XAI_API_BASE",
         models=("grok-",),
+        telemetry="x_ai",
         hosts=("*.api.x.ai",),
         dialect={"reasoning": "beside"},
     ),
