@@ -102,6 +102,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "novita": ("https://api.novita.ai/v3/openai/chat/completions", BEARER),
     "nscale": ("https://inference.api.nscale.com/v1/chat/completions", BEARER),
     "nvidia_nim": ("https://integrate.api.nvidia.com/v1/chat/completions", BEARER),
+    "oci": ("https://inference.generativeai.mine.oci.oraclecloud.com/openai/v1/chat/completions", BEARER),
     "ollama": ("http://localhost:11434/api/chat", BEARER),
     "ollama_v1": ("http://localhost:11434/v1/chat/completions", BEARER),
     "oobabooga": ("http://localhost:5000/v1/chat/completions", BEARER),
@@ -290,7 +291,18 @@ AS_GIVEN = {
     *("assemblyai", "azure", "azure_ai", "cerebras", "clarifai", "cloudflare", "cognition", "cometapi", "compactifai"),
     *("cortecs", "dashscope", "edenai", "gradient_ai", "groq", "helicone", "heroku", "hosted_vllm", "huggingface"),
     *("litellm_proxy", "llamafile", "lm_studio", "meta", "meta_llama", "minimax", "modelscope", "morph", "novita"),
-    *("oobabooga", "openrouter", "ovhcloud", "parasail", "prism", "qwen_ai_platform", "qwencloud", "ragflow", "reka"),
+    *(
+        "oci",
+        "oobabooga",
+        "openrouter",
+        "ovhcloud",
+        "parasail",
+        "prism",
+        "qwen_ai_platform",
+        "qwencloud",
+        "ragflow",
+        "reka",
+    ),
     *("replay", "sail", "scaleway", "snowflake", "tencent", "v0", "vercel_ai_gateway", "watsonx"),
 }
 ALWAYS_NEW = {"openai"}
@@ -578,7 +590,7 @@ def test_its_key_goes_to_no_other_vendor(row: Provider, everybodys_keys: None) -
 
 @each_row
 def test_without_a_key_nothing_is_sent(row: Provider, send: Send) -> None:
-    if not (row.key_required or row.signed_as):
+    if not (row.key_required or row.signed_as or row.signature):
         request = send(f"{row.slug}/m", **home(row))
         assert not {BEARER, row.auth[0]} & set(request.headers)
         return
@@ -594,7 +606,7 @@ def test_without_a_key_nothing_is_sent_by_asyncio(row: Provider) -> None:
             with pytest.raises(AuthenticationError):
                 await acompletion(f"{row.slug}/m", MESSAGES, stream=True, client=client, **home(row))
 
-    if row.key_required or row.signed_as:
+    if row.key_required or row.signed_as or row.signature:
         asyncio.run(main())
 
 
@@ -769,6 +781,9 @@ def test_a_token_in_place_of_a_key(send: Send, monkeypatch: pytest.MonkeyPatch) 
 
 def test_fields_of_the_body_that_settings_fill(send: Send) -> None:
     place: dict[str, Any] = {"watsonx_region_name": "eu-de", "token": "t"}
+    for choice, name in (("auto", "tool_choice_option"), ({"type": "function"}, "tool_choice")):
+        body = json.loads(send("watsonx/m", tool_choice=choice, **place).content)
+        assert {key: value for key, value in body.items() if key.startswith("tool_choice")} == {name: choice}
     request = send("watsonx/org/m", project_id="p", **place)
     assert json.loads(request.content) == {"messages": MESSAGES, "model_id": "org/m", "project_id": "p"}
     request = send("watsonx/org/m", space_id="s", api_version="2025-01-01", **place)

@@ -307,7 +307,7 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
     credential, sign = None, None
     if options.get("mock_response") is None:
         credential = credential_of(provider, options, base_url, os.environ)
-        if credential is None and provider.signed_as is not None:
+        if credential is None:
             sign = signer(provider, values)
     source = credential.source if credential is not None else None
     headers = {
