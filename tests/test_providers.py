@@ -286,6 +286,18 @@ VARIANTS: list[tuple[str, dict[str, str], str, str, str]] = [
     ),
 ]
 
+CORTEX = "https://mine.snowflakecomputing.com/api/v2/cortex"
+VARIANTS += [
+    ("snowflake/m", {"api_base": CORTEX}, f"{CORTEX}/inference:complete", BEARER, "m"),
+    (
+        "snowflake/m",
+        {"api_base": "https://mine.snowflakecomputing.com/"},
+        f"{CORTEX}/v1/chat/completions",
+        BEARER,
+        "m",
+    ),
+]
+
 # Who is sent `max_tokens`, or `max_completion_tokens`, as the caller wrote it; all others get `max_tokens`.
 AS_GIVEN = {
     *("assemblyai", "azure", "azure_ai", "cerebras", "clarifai", "cloudflare", "cognition", "cometapi", "compactifai"),

@@ -105,6 +105,7 @@ class Variant:
     settings: Mapping[str, str] = field(default_factory=dict)
     sends: str | None = None
     family: str | None = None
+    dialect: Mapping[str, str] | None = None
     base_url: str | None = None
     chat_path: str | None = None
     stream_path: str | None = None
@@ -1003,6 +1004,11 @@ ROWS: tuple[Provider, ...] = (
         dialect={"end": "done"},
         settings=(Setting(keyword="account_id", env=("SNOWFLAKE_ACCOUNT_ID",)),),
         headers={"x-snowflake-authorization-token-type": "KEYPAIR_JWT"},
+        variants=(
+            # The older endpoint, of which nobody has seen how its streams end.
+            Variant(base="https?://[^/]+/api/v2/cortex", chat_path="/inference:complete", dialect={"end": "eof"}),
+            Variant(base="https?://[^/]+", chat_path="/api/v2/cortex/v1/chat/completions"),
+        ),
         # A programmatic access token is written pat/TOKEN.
         tokens=(Token(prefix="pat/", headers={"x-snowflake-authorization-token-type": "PROGRAMMATIC_ACCESS_TOKEN"}),),
     ),
