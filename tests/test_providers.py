@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import httpx
 import pytest
@@ -16,7 +16,7 @@ from penstock import AuthenticationError, BadRequestError, acompletion, completi
 from penstock.errors import APIError
 from penstock.providers.auth import credential_of
 from penstock.providers.registry import NOT_SERVED, PROVIDERS, ROWS, Provider
-from penstock.providers.resolve import fill, owns, resolve
+from penstock.providers.resolve import fill, owns, resolve, vary
 from penstock.replay import Upstream
 from penstock.replay.cases import FAMILIES
 
@@ -777,8 +777,13 @@ def test_a_location_leads_to_no_other_host(send: Send) -> None:
 
 def test_an_arn_knows_its_region(send: Send) -> None:
     arn = "arn:aws:bedrock:eu-west-3:123456789012:inference-profile/eu.m"
-    for given in ({}, {"aws_region_name": "us-east-1"}):
-        assert send(f"bedrock/{arn}", api_key="k", **given).url.host == "bedrock-runtime.eu-west-3.amazonaws.com"
+    for way in ("", "converse/"):
+        for given in ({}, {"aws_region_name": "us-east-1"}):
+            url = send(f"bedrock/{way}{arn}", api_key="k", **given).url
+            assert url.host == "bedrock-runtime.eu-west-3.amazonaws.com"
+            assert url.raw_path == f"/model/{quote(arn, safe='')}/converse".encode()
+    provider, model, values = vary(PROVIDERS["bedrock"], f"invoke/{arn}", None, {})
+    assert (provider.family, model, values["aws_region_name"]) == ("invoke", arn, "eu-west-3")
 
 
 def test_a_token_in_place_of_a_key(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:

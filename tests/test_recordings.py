@@ -336,7 +336,7 @@ READ = {
     "cohere": Family("cohere", cohere_usage, "cohere", frame=named_event),
     "ollama": Family("ollama", ollama_usage, "ollama", suffix=".ndjson"),
     "bedrock-converse": Family("converse", converse_usage, "bedrock", frame=aws_message, suffix=".eventstream"),
-    "bedrock-invoke": Family("invoke", invoke_usage, None, suffix=".eventstream"),
+    "bedrock-invoke": Family("invoke", invoke_usage, "bedrock/invoke", suffix=".eventstream"),
 }
 
 
@@ -520,7 +520,7 @@ def answers(recording: Recording) -> Iterator[Callable[[], Any]]:
         return httpx.Response(status, headers={"content-type": "application/json"}, content=body)
 
     asked: Json = {"model": f"{family.provider}/asked", "messages": MESSAGES, "api_key": "any", "max_retries": 0}
-    asked |= {"aws_region_name": "us-east-1"} if family.provider == "bedrock" else {}
+    asked |= {"aws_region_name": "us-east-1"} if family.provider.startswith("bedrock") else {}
     transport = httpx.MockTransport(answer)
     yield lambda: completion(**asked, client=httpx.Client(transport=transport))
     yield lambda: asyncio.run(acompletion(**asked, client=httpx.AsyncClient(transport=transport)))

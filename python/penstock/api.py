@@ -33,7 +33,7 @@ from .providers.sign import Sign, signer
 from .stream import AsyncStream, Attempt, Exchange, Flow, Stream, as_events
 from .tokens import tokens
 from .transport import Answer, Port, Request, Route, Scripted, failure, request_id, run
-from .wire import Parameters, builder, encode, plain, select, set_fields
+from .wire import ANSWER_TOOL, Parameters, builder, encode, plain, select, set_fields
 
 ERROR_BODY = 1 << 20
 """Bytes of an error response that are read."""
@@ -186,6 +186,7 @@ class Call:
     max_retries: int
     route: Route
     keep_partial: bool
+    answer_tool: str | None
     headers: dict[str, str] = field(repr=False)
     body: dict[str, Any] = field(repr=False)
     secrets: set[str] = field(repr=False)
@@ -238,6 +239,7 @@ class Call:
             include_usage=self.include_usage,
             model=self.model,
             keep_partial=self.keep_partial,
+            answer_tool=self.answer_tool,
         )
 
     def complete(self, error: APIError) -> APIError:
@@ -352,6 +354,7 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
         max_retries=2 if retries is None else retries,
         route=Route(options.get("proxy"), True if verify is None else verify, options.get("cert")),
         keep_partial=options.get("keep_partial") is not False,
+        answer_tool=ANSWER_TOOL if "response_format" in parameters else None,
         headers=headers,
         body=body,
         secrets=credential.secrets() if credential is not None else set(),
@@ -544,7 +547,8 @@ async def _read(call: Call, watch: Watch, answer: Answer, *, blocking: bool) -> 
 
 def _decoded(call: Call, body: bytes) -> ChatCompletion:
     """A whole response."""
-    return decode_response(body, family=call.provider.family, dialect=call.provider.dialect, model=call.model)
+    row = call.provider
+    return decode_response(body, family=row.family, dialect=row.dialect, model=call.model, answer_tool=call.answer_tool)
 
 
 def _refusal(answer: Answer, body: bytes) -> APIError:

@@ -18,6 +18,7 @@ WHEN = {
     "cohere": "with the finish reason",
     "converse": "after the finish reason, in an event of its own",
     "gemini": "in every event",
+    "invoke": "as the model's own family tells it",
     "ollama": "in the last line",
     "responses": "in the last event",
 }

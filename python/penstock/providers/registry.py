@@ -87,6 +87,20 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MessageRules:
+    """What messages have to be like where others than a family's usual ones are refused.
+
+    call_id: how many letters and digits the id of a tool call has; another is replaced, in the call and in its result.
+    fields: the fields that a message of each role may have; others are left out. In the chat family.
+    thinking: `reasoning_content` goes back as the first part of the content, of type `thinking`. In the chat family.
+    """
+
+    call_id: int
+    fields: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    thinking: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """Where some calls to a provider go instead.
 
@@ -117,6 +131,8 @@ class Variant:
     renames: Mapping[str, str] | None = None
     spellings: Mapping[str, Mapping[str, str]] | None = None
     unsupported: frozenset[str] | None = None
+    messages: MessageRules | None = None
+    body: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +161,8 @@ class Provider:
     renames: parameters that it spells differently. `words`: those that it spells so only where the value is a word.
     spellings: values of parameters that it spells differently.
     unsupported: parameters that its documentation leaves out.
+    messages: what it asks of messages beyond what its family does.
+    body: which request body it takes, in families that have several.
     variants: calls that go elsewhere; the first that fits counts.
     elsewhere: how to speak to a server at another base URL that is called by this provider's name.
     """
@@ -177,6 +195,8 @@ class Provider:
     words: Mapping[str, str] = field(default_factory=dict)
     spellings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unsupported: frozenset[str] = frozenset()
+    messages: MessageRules | None = None
+    body: str = ""
     variants: tuple[Variant, ...] = ()
     elsewhere: "Provider | None" = None
 
@@ -193,6 +213,18 @@ MAX_TOKENS: Mapping[str, str] = {"max_completion_tokens": "max_tokens"}
 
 REQUIRED_IS_ANY: Mapping[str, Mapping[str, str]] = {"tool_choice": {"required": "any"}}
 """`spellings` of those that call it so."""
+
+MISTRAL_MESSAGES = MessageRules(
+    fields={
+        "system": frozenset({"role", "content"}),
+        "user": frozenset({"role", "content"}),
+        "assistant": frozenset({"role", "content", "tool_calls", "prefix"}),
+        "tool": frozenset({"role", "content", "tool_call_id", "name"}),
+    },
+    call_id=9,
+    thinking=True,
+)
+"""Of Mistral's SDK; the server answers 422 to fields beyond, and 400 to ids of another form."""
 
 WITH_FINISH, IN_EVERY_CHUNK = "with the finish reason", "in every chunk"
 """`usage` of those that are not asked, or tell before they would have to."""
@@ -270,6 +302,10 @@ AWS_SETTINGS = (
     Setting(keyword="aws_session_token"),
     Setting(keyword="aws_profile_name"),
 )
+
+
+ARN = r"arn:aws[a-z-]*:bedrock:(?P<aws_region_name>[a-z0-9-]+):.+"
+"""A model id that belongs to its region, whatever else is set."""
 
 
 OTHERS_LACK = frozenset(
@@ -366,6 +402,47 @@ COHERE: Mapping[str, Any] = {
     "renames": {**MAX_TOKENS, "top_p": "p", "top_k": "k", "stop": "stop_sequences"},
     "unsupported": OTHERS_LACK | {"n", "modalities", "top_logprobs", "service_tier", "min_p", "repetition_penalty"},
 }
+
+PLAIN_TEXT_LACKS = OTHERS_LACK | {
+    "n",
+    "modalities",
+    "presence_penalty",
+    "frequency_penalty",
+    "response_format",
+    "reasoning_effort",
+    "seed",
+    "tools",
+    "tool_choice",
+    "logprobs",
+    "top_logprobs",
+    "service_tier",
+    "thinking",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+}
+"""What models lack that continue a text: how long, how free and where to stop is all that can be said to them."""
+
+INVOKE: Mapping[str, Any] = {
+    "family": "invoke",
+    "chat_path": "/model/{model}/invoke",
+    "stream_path": "/model/{model}/invoke-with-response-stream",
+    "path_safe": "",
+    "renames": MAX_TOKENS,
+    "unsupported": MESSAGES["unsupported"] | {"service_tier"},
+    "body": "messages",
+    "fields": {"anthropic_version": "bedrock-2023-05-31"},
+}
+
+
+def _invoked(models: str, body: str, unsupported: frozenset[str]) -> Variant:
+    """Models that take a body of their own; the profile of a region may stand before their names."""
+    return Variant(
+        model=rf"invoke/(?P<name>(?:[\w-]+\.)?(?:{models}).*)",
+        sends="{name}",
+        **{**INVOKE, "body": body, "unsupported": unsupported, "fields": {}},
+    )
+
 
 GENERATE: Mapping[str, Any] = {
     "family": "gemini",
@@ -558,8 +635,25 @@ ROWS: tuple[Provider, ...] = (
         key_required=False,
         signed_as="bedrock",
         settings=AWS_SETTINGS,
-        # An ARN belongs to its region, whatever else is set.
-        variants=(Variant(model="arn:aws[a-z-]*:bedrock:(?P<aws_region_name>[a-z0-9-]+):.+"),),
+        # bedrock/invoke/MODEL takes the body of the model's own family: Claude's, where its id does not say which.
+        variants=(
+            _invoked(
+                r"amazon\.nova-", "nova", CONVERSE["unsupported"] | {"response_format", "service_tier", "metadata"}
+            ),
+            _invoked(r"amazon\.titan-", "titan", PLAIN_TEXT_LACKS),
+            _invoked(r"meta\.llama3-", "llama3", PLAIN_TEXT_LACKS | {"stop"}),
+            _invoked(r"meta\.llama4-", "llama4", PLAIN_TEXT_LACKS | {"stop"}),
+            _invoked(
+                r"mistral\.(?:mistral-7b|mixtral|mistral-(?:large|small)-2402)-", "inst", PLAIN_TEXT_LACKS - {"top_k"}
+            ),
+            _invoked(r"mistral\.|openai\.|qwen\.", "chat", frozenset()),
+            Variant(model=f"converse/(?P<name>{ARN})", sends="{name}"),
+            Variant(model="converse/(?P<name>.+)", sends="{name}"),
+            Variant(model=f"invoke/(?P<name>{ARN})", sends="{name}", **INVOKE),
+            Variant(model="invoke/(?P<name>.+)", sends="{name}", **INVOKE),
+            Variant(model=ARN),
+            Variant(model=r"(.+\.)?mistral\..+", messages=MessageRules(call_id=9)),
+        ),
         **CONVERSE,
     ),
     classic(
@@ -607,6 +701,7 @@ ROWS: tuple[Provider, ...] = (
         usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
         spellings=REQUIRED_IS_ANY,
+        messages=MISTRAL_MESSAGES,
     ),
     compatible("cognition", "https://api.cognition.ai/v1", "COGNITION_API_KEY", "COGNITION_API_BASE"),
     Provider(
@@ -835,6 +930,7 @@ ROWS: tuple[Provider, ...] = (
         usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
         spellings=REQUIRED_IS_ANY,
+        messages=MISTRAL_MESSAGES,
     ),
     compatible(
         "modelscope",
@@ -988,7 +1084,7 @@ ROWS: tuple[Provider, ...] = (
         # replay/FAMILY/CASE is that family's; a bare case is one of chat completions.
         variants=tuple(
             Variant(model=f"{shape['family']}/.+", **shape)
-            for shape in (COHERE, CONVERSE, GENERATE, MESSAGES, OLLAMA, RESPONSES)
+            for shape in (COHERE, CONVERSE, GENERATE, INVOKE, MESSAGES, OLLAMA, RESPONSES)
         ),
     ),
     compatible("sail", "https://api.sailresearch.com/v1", "SAIL_API_KEY", "SAIL_API_BASE"),
@@ -1081,6 +1177,7 @@ ROWS: tuple[Provider, ...] = (
                 renames={**MAX_TOKENS, "seed": "random_seed"},
                 spellings=REQUIRED_IS_ANY,
                 unsupported=frozenset(),
+                messages=MISTRAL_MESSAGES,
             ),
             Variant(
                 model="(?:ai21/)?(?P<name>jamba-.+)",
