@@ -445,7 +445,7 @@ def _plan(operation: Operation, model: str, given_input: Any, stream: bool | Non
     credential, sign = None, None
     if options.get("mock_response") is None:
         credential = credential_of(provider, options, base_url, os.environ)
-        if credential is None and provider.signed_as is not None:
+        if credential is None:
             sign = signer(provider, values)
     source = credential.source if credential is not None else None
     headers = {

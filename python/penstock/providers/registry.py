@@ -75,6 +75,18 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """An RSA key that signs each request, as the eighth draft of HTTP Signatures says, where there is no other key.
+
+    key_id: whose key it is, with `{setting}`s. key, key_file: the settings that hold it as PEM, or its path.
+    """
+
+    key_id: str
+    key: str
+    key_file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MessageRules:
     """What messages have to be like where others than a family's usual ones are refused.
 
@@ -120,6 +132,7 @@ class Variant:
     settings: Mapping[str, str] = field(default_factory=dict)
     sends: str | None = None
     family: str | None = None
+    dialect: Mapping[str, str] | None = None
     base_url: str | None = None
     chat_path: str | None = None
     stream_path: str | None = None
@@ -154,11 +167,13 @@ class Provider:
     grants: exchanges of other secrets, or of the key, for a token.
     signed_as: the name of the service that requests are signed for where there is no key.
     google_scope: what Google's credentials are asked for where there is no key.
+    signature: what requests are signed with where there is no key.
     headers: sent with every request.
     fields: of every body, with `{setting}`s and `{model}`; without a value for them, or as None, a field is left out.
     stream_options: whether it accepts this parameter, so that it can be asked for the usage of a stream.
     usage: when its streams tell it, in words, where that was seen to differ from its family. Decoders need not know.
-    renames: parameters that it spells differently. `spellings`: values of parameters that it spells differently.
+    renames: parameters that it spells differently. `words`: those that it spells so only where the value is a word.
+    spellings: values of parameters that it spells differently.
     unsupported: parameters that its documentation leaves out.
     messages: what it asks of messages beyond what its family does.
     prefill: how it is asked to go on from a part of an answer, where its documentation says that it does.
@@ -187,12 +202,14 @@ class Provider:
     grants: tuple[Grant, ...] = ()
     signed_as: str | None = None
     google_scope: str | None = None
+    signature: Signature | None = None
     settings: tuple[Setting, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, str | None] = field(default_factory=dict)
     stream_options: bool = False
     usage: str | None = None
     renames: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
     spellings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unsupported: frozenset[str] = frozenset()
     messages: MessageRules | None = None
@@ -305,6 +322,10 @@ AWS_SETTINGS = (
     Setting(keyword="aws_session_token"),
     Setting(keyword="aws_profile_name"),
 )
+
+
+ARN = r"arn:aws[a-z-]*:bedrock:(?P<aws_region_name>[a-z0-9-]+):.+"
+"""A model id that belongs to its region, whatever else is set."""
 
 
 OTHERS_LACK = frozenset(
@@ -657,10 +678,11 @@ ROWS: tuple[Provider, ...] = (
                 r"mistral\.(?:mistral-7b|mixtral|mistral-(?:large|small)-2402)-", "inst", PLAIN_TEXT_LACKS - {"top_k"}
             ),
             _invoked(r"mistral\.|openai\.|qwen\.", "chat", frozenset()),
+            Variant(model=f"converse/(?P<name>{ARN})", sends="{name}"),
             Variant(model="converse/(?P<name>.+)", sends="{name}"),
+            Variant(model=f"invoke/(?P<name>{ARN})", sends="{name}", **INVOKE),
             Variant(model="invoke/(?P<name>.+)", sends="{name}", **INVOKE),
-            # An ARN belongs to its region, whatever else is set.
-            Variant(model="arn:aws[a-z-]*:bedrock:(?P<aws_region_name>[a-z0-9-]+):.+"),
+            Variant(model=ARN),
             Variant(model=r"(.+\.)?mistral\..+", messages=MessageRules(call_id=9)),
         ),
         **CONVERSE,
@@ -988,6 +1010,24 @@ ROWS: tuple[Provider, ...] = (
         ("NVIDIA_NIM_API_KEY", "NVIDIA_API_KEY"),
         "NVIDIA_NIM_API_BASE",
     ),
+    compatible(
+        "oci",
+        "https://inference.generativeai.{oci_region}.oci.oraclecloud.com/openai/v1",
+        "OCI_GENAI_API_KEY",
+        key_required=False,
+        signature=Signature(
+            key_id="{oci_tenancy}/{oci_user}/{oci_fingerprint}", key="oci_key", key_file="oci_key_file"
+        ),
+        settings=(
+            Setting(keyword="oci_region", env=("OCI_REGION",)),
+            Setting(keyword="oci_compartment_id", env=("OCI_COMPARTMENT_ID",), header="opc-compartment-id"),
+            Setting(keyword="oci_tenancy", env=("OCI_TENANCY",)),
+            Setting(keyword="oci_user", env=("OCI_USER",)),
+            Setting(keyword="oci_fingerprint", env=("OCI_FINGERPRINT",)),
+            Setting(keyword="oci_key", env=("OCI_KEY",)),
+            Setting(keyword="oci_key_file", env=("OCI_KEY_FILE",)),
+        ),
+    ),
     Provider(
         slug="ollama",
         aliases=("ollama_chat",),
@@ -1110,6 +1150,11 @@ ROWS: tuple[Provider, ...] = (
         dialect={"end": "done"},
         settings=(Setting(keyword="account_id", env=("SNOWFLAKE_ACCOUNT_ID",)),),
         headers={"x-snowflake-authorization-token-type": "KEYPAIR_JWT"},
+        variants=(
+            # The older endpoint, of which nobody has seen how its streams end.
+            Variant(base="https?://[^/]+/api/v2/cortex", chat_path="/inference:complete", dialect={"end": "eof"}),
+            Variant(base="https?://[^/]+", chat_path="/api/v2/cortex/v1/chat/completions"),
+        ),
         # A programmatic access token is written pat/TOKEN.
         tokens=(Token(prefix="pat/", headers={"x-snowflake-authorization-token-type": "PROGRAMMATIC_ACCESS_TOKEN"}),),
     ),
@@ -1183,6 +1228,7 @@ ROWS: tuple[Provider, ...] = (
                 renames={**MAX_TOKENS, "seed": "random_seed"},
                 spellings=REQUIRED_IS_ANY,
                 unsupported=frozenset(),
+                messages=MISTRAL_MESSAGES,
             ),
             Variant(
                 model="(?:ai21/)?(?P<name>jamba-.+)",
@@ -1249,6 +1295,7 @@ ROWS: tuple[Provider, ...] = (
             "project_id": "{project_id}",
             "space_id": "{space_id}",
         },
+        words={"tool_choice": "tool_choice_option"},
         stream_options=False,
         variants=(
             # A deployment knows its model and its project.
@@ -1299,14 +1346,13 @@ NOT_SERVED: Mapping[str, str] = {
     "langflow": "a flow server, no chat",
     "langgraph": "an agent server, no chat",
     "nlp_cloud": "raw text, no usage",
-    "oci": "formats of its own, and signed requests",
     "petals": "runs in the process",
     "predibase": "format of TGI",
     "replicate": "two requests and raw text",
     "sagemaker": "signed requests in AWS framing",
     "sagemaker_chat": "as sagemaker",
     "sagemaker_nova": "as sagemaker",
-    "sap": "needs an OAuth exchange before the call",
+    "sap": "a format of its own, at deployments that have to be looked up before the call",
     "text-completion-codestral": "fill in the middle, no chat",
     "text-completion-inception": "fill in the middle, no chat",
     "text-completion-openai": "text completions",
