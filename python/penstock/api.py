@@ -37,7 +37,8 @@ from .wire import Parameters, builder, encode, plain, select, set_fields
 ERROR_BODY = 1 << 20
 """Bytes of an error response that are read."""
 
-REFUSED_STATUS = (400, 422)
+REFUSED_STATUS = (400, 422, 424)
+"""Of a server that does not know a parameter; the last is told by what stands between it and the caller."""
 
 SECRET = 8
 """Characters that a key has at least. What is shorter ("x", "none", "EMPTY") is for local servers that want no key, and
