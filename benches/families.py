@@ -5,6 +5,7 @@ Their events differ in size, so bytes stand beside the figures. No peers: none r
 """
 
 import json
+import re
 from collections.abc import Callable
 
 import measure
@@ -22,12 +23,23 @@ def texts(count: int) -> list[str]:
     return [delta["content"] for delta in deltas if delta.get("content")]
 
 
+def told(family: str, event: bytes, place: int) -> bytes:
+    """The event with what differs in each of its family's beside the text."""
+    if family == "gemini":
+        counts = {"promptTokenCount": 19, "candidatesTokenCount": place, "totalTokenCount": 19 + place}
+        usage = json.dumps({**counts, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 19}]})
+        return event.replace(b',"modelVersion"', b',"usageMetadata":' + usage.encode() + b',"modelVersion"')
+    if family == "ollama":
+        return re.sub(rb'("created_at": ?"[^".Z]*)[^"Z]*', rb"\1.%09d" % (place * 7919), event)
+    return event
+
+
 def body(family: str, pieces: list[str]) -> list[bytes]:
     """The events of the case `hello`, with these pieces in the middle of its text."""
     row = FAMILIES[family]
     frames = row.cases["hello"].frames(asked=True, usage=True, done=True)
     at = len(frames) // 2
-    return [*frames[:at], *map(row.text, pieces), *frames[at:]]
+    return [*frames[:at], *(told(family, row.text(piece), n) for n, piece in enumerate(pieces, 1)), *frames[at:]]
 
 
 def chunks(family: str, parts: list[bytes]) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 
 import measure
 import streams
-from clients import Process
+import upstream
 
 HERE = Path(__file__).parent
 IDLE = 200
@@ -164,7 +164,7 @@ IDLING = (
 
 async def idle(name: str, base: str) -> float:
     """Bytes per open stream that waits, of `IDLE` streams."""
-    url = f"{base}/pace/3/3600000/v1"
+    url = f"{base}/plain/pace/3/3600000/v1"
     shared: dict[str, Any] = {}
     stack = AsyncExitStack()
     held = [await opened(name, url, stack, shared) for _ in range(10)]
@@ -188,8 +188,7 @@ def main() -> None:
         return
     installed = measure.versions()
     cells: dict[str, dict[str, dict[str, float]]] = {}
-    with Process(str(HERE / "upstream.py")) as upstream:
-        base = f"http://127.0.0.1:{upstream.ask()}"
+    with upstream.serve() as base:
         for shape, names in (("growth from chunk 100 to 10,000", GROWTH), ("each idle stream", IDLING)):
             chosen = [
                 name

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx
 import pytest
@@ -69,6 +70,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "friendliai": ("https://api.friendli.ai/serverless/v1/chat/completions", BEARER),
     "galadriel": ("https://api.galadriel.com/v1/chat/completions", BEARER),
     "gemini": ("https://generativelanguage.googleapis.com/v1beta/models/m:generateContent", "x-goog-api-key"),
+    "gigachat": ("https://gigachat.devices.sberbank.ru/api/v1/chat/completions", BEARER),
     "github": ("https://models.github.ai/inference/chat/completions", BEARER),
     "gmi": ("https://api.gmi-serving.com/v1/chat/completions", BEARER),
     "gradient_ai": ("https://inference.do-ai.run/v1/chat/completions", BEARER),
@@ -145,6 +147,8 @@ PLACES: dict[str, tuple[str, str]] = {
     ),
     "volcengine": ("https://ark.cn-beijing.volces.com/api/v3/chat/completions", BEARER),
     "wandb": ("https://api.inference.wandb.ai/v1/chat/completions", BEARER),
+    "watsonx": ("https://mine.ml.cloud.ibm.com/ml/v1/text/chat?version=2024-10-08", BEARER),
+    "watsonx_text": ("https://mine.ml.cloud.ibm.com/ml/v1/text/generation?version=2024-10-08", BEARER),
     "xai": ("https://api.x.ai/v1/chat/completions", BEARER),
     "xiaomi_mimo": ("https://api.xiaomimimo.com/v1/chat/completions", BEARER),
     "xinference": ("http://localhost:9997/v1/chat/completions", BEARER),
@@ -306,7 +310,7 @@ AS_GIVEN = {
     *("cortecs", "dashscope", "edenai", "gradient_ai", "groq", "helicone", "heroku", "hosted_vllm", "huggingface"),
     *("litellm_proxy", "llamafile", "lm_studio", "meta", "meta_llama", "minimax", "modelscope", "morph", "novita"),
     *("oobabooga", "openrouter", "ovhcloud", "parasail", "prism", "qwen_ai_platform", "qwencloud", "ragflow", "reka"),
-    *("replay", "sail", "scaleway", "snowflake", "tencent", "v0", "vercel_ai_gateway"),
+    *("replay", "sail", "scaleway", "snowflake", "tencent", "v0", "vercel_ai_gateway", "watsonx"),
 }
 ALWAYS_NEW = {"openai"}
 
@@ -319,6 +323,7 @@ ANSWERS = {
     "codestral": "content-parts",
     "databricks": "usage-null-counts",
     "deepseek": "reasoning",
+    "gigachat": "reasoning",
     "groq": "usage-thrice",
     "mistral": "content-parts",
     "openrouter": "usage-after-finish",
@@ -328,6 +333,8 @@ ANSWERS = {
     "sambanova": "reasoning-alias",
     "text-completion-codestral": "deltas",
     "triton": "text-output",
+    "watsonx": "reasoning",
+    "watsonx_text": "results",
     "zai": "reasoning",
 }
 
@@ -337,6 +344,9 @@ ENDLESS = {"triton"}
 
 # How the model must be written so that it arrives as it was.
 MODELS = {"fireworks_ai": "chat/{}", "ragflow": "chat/c1/{}"}
+
+# What is not exchanged before the call.
+KEYS = {"gigachat": "access_token", "watsonx": "token"}
 
 CHAT = [row for row in ROWS if row.family == "chat"]
 each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.slug)
@@ -388,6 +398,9 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOME", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "BOTO_CONFIG"):
         monkeypatch.setenv(name, os.devnull)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    # Nor of Google.
+    monkeypatch.setenv("CLOUDSDK_CONFIG", os.devnull)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
 
 
 @pytest.fixture
@@ -402,6 +415,12 @@ def spoken(request: httpx.Request) -> str:
     return next((name for name, family in FAMILIES.items() if request.url.path.endswith(family.paths)), "chat")
 
 
+def exchanged(request: httpx.Request) -> str:
+    """The token for a secret: here the secret itself, so that it is seen where it gets to."""
+    form = dict(parse_qsl(request.content.decode()))
+    return form.get("apikey") or form.get("client_secret") or request.headers["authorization"].split()[1]
+
+
 Send = Callable[..., httpx.Request]
 
 
@@ -411,6 +430,8 @@ def send() -> Iterator[Send]:
     requests: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
+        if request.headers["content-type"] == "application/x-www-form-urlencoded":
+            return httpx.Response(200, json={"access_token": exchanged(request)})
         requests.append(request)
         return httpx.Response(200, content=ANSWER[spoken(request)])
 
@@ -588,7 +609,7 @@ def test_its_key_goes_to_no_other_vendor(row: Provider, everybodys_keys: None) -
             assert credential_of(row, {}, base, os.environ) is None
         passed = credential_of(row, {"api_key": "passed"}, base, os.environ)
         assert passed is not None
-        assert passed.secret == "passed"
+        assert "passed" in (passed.source.secrets if passed.source is not None else [passed.secret])
 
 
 @each_row
@@ -653,6 +674,149 @@ def test_a_token_of_entra_stands_in_for_the_key(send: Send, monkeypatch: pytest.
     assert "azure" in refused(BadRequestError, "openai/m", api_key="k", azure_ad_token="t").message
 
 
+PROJECT = "https://aiplatform.googleapis.com/v1/projects/p/locations/global"
+REGION = "https://us-central1-aiplatform.googleapis.com/v1/projects/p/locations/us-central1"
+
+
+# Model, options, family, URL, and what the body has of model and version.
+ON_VERTEX: list[tuple[str, dict[str, Any], str, str, dict[str, str]]] = [
+    ("gemini-m", {}, "gemini", f"{PROJECT}/publishers/google/models/gemini-m:generateContent", {}),
+    ("google/gemini-m", {}, "gemini", f"{PROJECT}/publishers/google/models/gemini-m:generateContent", {}),
+    (
+        "gemini-m",
+        {"stream": True},
+        "gemini",
+        f"{PROJECT}/publishers/google/models/gemini-m:streamGenerateContent?alt=sse",
+        {},
+    ),
+    ("123", {}, "gemini", f"{PROJECT}/endpoints/123:generateContent", {}),
+    (
+        "claude-m@20250929",
+        {},
+        "anthropic",
+        f"{PROJECT}/publishers/anthropic/models/claude-m@20250929:rawPredict",
+        {"anthropic_version": "vertex-2023-10-16"},
+    ),
+    (
+        "anthropic/claude-m",
+        {"stream": True},
+        "anthropic",
+        f"{PROJECT}/publishers/anthropic/models/claude-m:streamRawPredict",
+        {"anthropic_version": "vertex-2023-10-16"},
+    ),
+    (
+        "mistralai/mistral-m",
+        {},
+        "chat",
+        f"{PROJECT}/publishers/mistralai/models/mistral-m:rawPredict",
+        {"model": "mistral-m"},
+    ),
+    (
+        "codestral-m",
+        {"stream": True},
+        "chat",
+        f"{PROJECT}/publishers/mistralai/models/codestral-m:streamRawPredict",
+        {"model": "codestral-m"},
+    ),
+    ("jamba-m", {}, "chat", f"{PROJECT}/publishers/ai21/models/jamba-m:rawPredict", {"model": "jamba-m"}),
+    (
+        "meta/llama-m",
+        {"stream": True},
+        "chat",
+        f"{PROJECT}/endpoints/openapi/chat/completions",
+        {"model": "meta/llama-m"},
+    ),
+    (
+        "openai/gpt-oss-m",
+        {"vertex_location": "us-central1"},
+        "chat",
+        f"{REGION}/endpoints/openapi/chat/completions",
+        {"model": "openai/gpt-oss-m"},
+    ),
+    (
+        "gemini-m",
+        {"vertex_location": "eu"},
+        "gemini",
+        "https://aiplatform.eu.rep.googleapis.com/v1/projects/p/locations/eu/publishers/google/models/gemini-m:generateContent",
+        {},
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "given", "family", "url", "said"), ON_VERTEX)
+def test_models_of_many_publishers_in_one_place(
+    model: str, given: dict[str, Any], family: str, url: str, said: dict[str, str]
+) -> None:
+    requests: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        return httpx.Response(
+            200,
+            headers={"content-type": "application/json"},
+            content=FAMILIES[family].cases["hello"].single(usage=True),
+        )
+
+    with httpx.Client(transport=httpx.MockTransport(answer)) as client:
+        call = {"client": client, "api_key": "ya29.token", "vertex_project": "p", **given}
+        completion(f"vertex_ai/{model}", MESSAGES, **call)
+    (request,) = requests
+    assert str(request.url) == url
+    assert request.headers["authorization"] == "Bearer ya29.token"
+    assert "anthropic-version" not in request.headers
+    body = json.loads(request.content)
+    assert {name: body[name] for name in ("model", "anthropic_version") if name in body} == said
+    streamed = family != "gemini" and bool(given.get("stream"))
+    assert body.get("stream", False) == streamed
+    asked = streamed and "openapi" in url
+    assert body.get("stream_options") == ({"include_usage": True} if asked else None)
+
+
+def test_an_api_key_of_google_cloud_needs_no_project(send: Send) -> None:
+    for key in ("AIzaSyExample", "AQ.Example"):
+        request = send("vertex_ai/gemini-m", api_key=key)
+        assert (
+            str(request.url) == "https://aiplatform.googleapis.com/v1/publishers/google/models/gemini-m:generateContent"
+        )
+        assert request.headers["x-goog-api-key"] == key
+        assert "authorization" not in request.headers
+
+
+def test_a_location_leads_to_no_other_host(send: Send) -> None:
+    url = send("vertex_ai/m", api_key="t", vertex_project="p", vertex_location="evil.example/x").url
+    assert url.host == "evil.example%2fx-aiplatform.googleapis.com"
+
+
+def test_an_arn_knows_its_region(send: Send) -> None:
+    arn = "arn:aws:bedrock:eu-west-3:123456789012:inference-profile/eu.m"
+    for given in ({}, {"aws_region_name": "us-east-1"}):
+        assert send(f"bedrock/{arn}", api_key="k", **given).url.host == "bedrock-runtime.eu-west-3.amazonaws.com"
+
+
+def test_a_token_in_place_of_a_key(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "from-variable")
+    for given, token in (({}, "from-variable"), ({"auth_token": "t"}, "t")):
+        headers = send("anthropic/m", **given).headers
+        assert headers["authorization"] == f"Bearer {token}"
+        assert "x-api-key" not in headers
+    headers = send("anthropic/m", api_key="k").headers
+    assert (headers["x-api-key"], headers.get("authorization")) == ("k", None)
+
+
+def test_fields_of_the_body_that_settings_fill(send: Send) -> None:
+    place: dict[str, Any] = {"watsonx_region_name": "eu-de", "token": "t"}
+    request = send("watsonx/org/m", project_id="p", **place)
+    assert json.loads(request.content) == {"messages": MESSAGES, "model_id": "org/m", "project_id": "p"}
+    request = send("watsonx/org/m", space_id="s", api_version="2025-01-01", **place)
+    assert str(request.url) == "https://eu-de.ml.cloud.ibm.com/ml/v1/text/chat?version=2025-01-01"
+    assert json.loads(request.content) == {"messages": MESSAGES, "model_id": "org/m", "space_id": "s"}
+    request = send("watsonx/deployment/d1", project_id="p", **place)
+    assert str(request.url) == "https://eu-de.ml.cloud.ibm.com/ml/v1/deployments/d1/text/chat?version=2024-10-08"
+    assert json.loads(request.content) == {"messages": MESSAGES}
+    headers = send("watsonx/m", watsonx_region_name="eu-de", zen_api_key="z").headers
+    assert headers["authorization"] == "ZenApiKey z"
+
+
 def test_the_kind_of_a_key_is_said_where_it_matters(send: Send) -> None:
     place = home(PROVIDERS["snowflake"])
     for key, sent, kind in [("j", "j", "KEYPAIR_JWT"), ("pat/p", "p", "PROGRAMMATIC_ACCESS_TOKEN")]:
@@ -686,11 +850,12 @@ def upstream() -> Iterator[Upstream]:
 @pytest.mark.parametrize("world", ["blocking", "asyncio"])
 def test_a_row_streams_and_its_usage_comes_last(row: Provider, world: str, upstream: Upstream) -> None:
     case = ANSWERS.get(row.slug, "hello")
+    key = KEYS.get(row.slug, "api_key")
     call: dict[str, Any] = {
         "model": f"{row.slug}/{MODELS.get(row.slug, '{}').format(case)}",
         "messages": MESSAGES,
         "api_base": upstream.base_url,
-        "api_key": "k",
+        key: "k",
         "stream_options": {"include_usage": True},
         **needed(row),
     }

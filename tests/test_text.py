@@ -110,6 +110,25 @@ def test_text_input() -> None:
         assert [chunk.choices[0].delta.content for chunk in chunks] == ["Hel", "lo"]
 
 
+def test_generation() -> None:
+    place: dict[str, Any] = {"api_key": None, "token": "t", "watsonx_region_name": "eu-de", "project_id": "p"}
+    url, body = sent("watsonx_text/org/m", **place, **GIVEN)
+    options = {"max_new_tokens": 64, "temperature": 0.2, "stop_sequences": ["END"], "random_seed": 3}
+    assert url == "https://eu-de.ml.cloud.ibm.com/ml/v1/text/generation?version=2024-10-08"
+    assert body == {
+        "input": PROMPT,
+        "parameters": {**options, "decoding_method": "sample"},
+        "model_id": "org/m",
+        "project_id": "p",
+    }
+    assert sent("watsonx_text/org/m", **place, max_tokens=8)[1]["parameters"] == {"max_new_tokens": 8}
+    answer = events(text.CASES["results"])
+    request, chunks = call("watsonx_text/deployment/d1", TALK, answer, stream=True, **place)
+    assert request.url.path == "/ml/v1/deployments/d1/text/generation_stream"
+    assert set(json.loads(request.content)) == {"input", "parameters"}
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == HELLO
+
+
 def test_chat_at_its_hosts() -> None:
     url, body = sent("cloudflare/@cf/meta/llama-3.1-8b-instruct", **GIVEN)
     assert url == "https://api.cloudflare.com/client/v4/accounts/mine/ai/run/@cf/meta/llama-3.1-8b-instruct"

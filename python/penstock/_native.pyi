@@ -272,6 +272,7 @@ class Decoder:
         max_event_size: bytes that one event may have, unfinished input included; None for no limit.
         model: the model's name for servers that do not send one.
         keep_partial: keep what is needed for `response()`: about twice the delivered text.
+        answer_tool: the tool that the model was told to call with its answer: the arguments are given as content.
 
     Raises:
         ValueError: an unknown family, dialect or depth.
@@ -287,6 +288,7 @@ class Decoder:
         max_event_size: int | None = 16777216,
         model: str = "",
         keep_partial: bool = False,
+        answer_tool: str | None = None,
     ) -> Self: ...
     def feed(self, data: Buffer, /) -> Any:
         """The list of what these bytes complete: chunks or str by depth; None at depth "raw".
@@ -308,6 +310,17 @@ class Decoder:
         """
     def read_text(self) -> None:
         """From here on as at depth "text": `feed` and `finish` give str, and nothing is kept for `response()`."""
+    def restart(self) -> None:
+        """Another body follows, which begins the answer again: only what it adds to what was handed out is given.
+
+        Where it is another answer, `feed` and `finish` raise an APIConnectionError with the code "diverged". Ids, of
+        the response and of tool calls, stay those that were handed out. Needs keep_partial.
+
+        Raises:
+            APIConnectionError: what was handed out cannot be compared: audio, logprobs, or nothing was kept.
+        """
+    def resume(self, overlap: str = "", /) -> None:
+        """Another body follows, in which the answer goes on; it may begin with `overlap`, which was handed out."""
     def response(self) -> ChatCompletion | None:
         """What has been received so far as one response; None before the first chunk, or without keep_partial."""
     @property
@@ -357,7 +370,13 @@ class EventDecoder:
         """
 
 def decode_response(
-    body: Buffer, /, *, family: str = "chat", dialect: Mapping[str, str] | None = None, model: str = ""
+    body: Buffer,
+    /,
+    *,
+    family: str = "chat",
+    dialect: Mapping[str, str] | None = None,
+    model: str = "",
+    answer_tool: str | None = None,
 ) -> ChatCompletion:
     """A single (not streamed) response body.
 

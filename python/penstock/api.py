@@ -26,19 +26,21 @@ from .errors import (
     Response,
     UnsupportedParamsError,
 )
-from .providers.auth import credential_of
+from .providers.auth import Source, credential_of
 from .providers.registry import ROWS, Provider
 from .providers.resolve import base_of, fill, first_set, resolve, setting_headers, settings, vary
 from .providers.sign import Sign, signer
 from .stream import AsyncStream, Attempt, Exchange, Flow, Stream, as_events
+from .tokens import tokens
 from .transport import Answer, Port, Request, Route, Scripted, failure, request_id, run
-from .wire import Parameters, builder, encode, plain, select, set_fields
+from .wire import ANSWER_TOOL, Parameters, builder, encode, plain, select, set_fields
 
 ERROR_BODY = 1 << 20
 """Bytes of an error response that are read."""
 
 REFUSED_STATUS = (400, 422, 424)
 """Of a server that does not know a parameter; the last is told by what stands between it and the caller."""
+UNAUTHORIZED = 401
 
 SECRET = 8
 """Characters that a key has at least. What is shorter ("x", "none", "EMPTY") is for local servers that want no key, and
@@ -185,12 +187,41 @@ class Call:
     max_retries: int
     route: Route
     keep_partial: bool
+    answer_tool: str | None
     headers: dict[str, str] = field(repr=False)
     body: dict[str, Any] = field(repr=False)
-    key: str | None = field(repr=False)
+    secrets: set[str] = field(repr=False)
+    source: Source | None = field(repr=False)
     sign: Sign | None = field(repr=False)
     client: Any = field(repr=False)
     mock: Any = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+    """What `source` gave for this attempt."""
+    used_before: bool = False
+    """Whether that token is an older one, so that the server may know better how good it is."""
+
+    async def authorize(self, port: Port, watch: Watch, *, blocking: bool) -> Watch:
+        """Gets the token that the call needs, if it is one of those. The clocks of the attempt begin after that.
+
+        Raises:
+            APIError: there is none to be had.
+        """
+        if self.source is None:
+            return watch
+        try:
+            self.token, new = await tokens.get(self.source, port, self.route, watch, blocking=blocking)
+        except APIError as error:
+            raise self.complete(error) from error.__cause__
+        self.used_before = not new
+        self.secrets.add(self.token)
+        return Watch(self.timeouts, watch.started)
+
+    def renews(self, error: APIError) -> bool:
+        """Whether the server does not take an older token: it is forgotten, and the next request has a new one."""
+        if self.source is None or self.token is None or not self.used_before or error.status_code != UNAUTHORIZED:
+            return False
+        tokens.drop(self.source, self.token)
+        return True
 
     def request(self) -> Request:
         """The request for one attempt."""
@@ -198,7 +229,8 @@ class Call:
             self.body.pop("stream_options", None)
         content = encode(self.body)
         signature = self.sign(self.url, self.headers, content) if self.sign else {}
-        return Request(self.url, {**self.headers, **signature}, content)
+        bearer = {"authorization": f"Bearer {self.token}"} if self.token is not None else {}
+        return Request(self.url, {**bearer, **self.headers, **signature}, content)
 
     def decoder(self) -> Decoder:
         """A decoder for one attempt."""
@@ -208,15 +240,17 @@ class Call:
             include_usage=self.include_usage,
             model=self.model,
             keep_partial=self.keep_partial,
+            answer_tool=self.answer_tool,
         )
 
     def complete(self, error: APIError) -> APIError:
-        """The error with provider and model, and without the key, which some servers repeat."""
+        """The error with provider and model, and without key and token, which some servers repeat."""
         error.fill(provider=self.provider.slug, model=self.model)
-        if self.key and len(self.key) >= SECRET:
-            for name in ("message", "code", "type", "param", "body"):
-                setattr(error, name, _without(self.key, getattr(error, name)))
-            error.args = (error.message,)
+        for secret in self.secrets:
+            if len(secret) >= SECRET:
+                for name in ("message", "code", "type", "param", "body"):
+                    setattr(error, name, _without(secret, getattr(error, name)))
+                error.args = (error.message,)
         return error
 
     def refuses_stream_options(self, error: APIError) -> bool:
@@ -263,7 +297,7 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
     api_base = _one_of(options, "api_base", "base_url")
     values: Mapping[str, str] = settings(provider, options, os.environ)
     given_base = api_base or first_set(os.environ, provider.base_env)
-    provider, model, values = vary(provider, model, given_base, values)
+    provider, model, values = vary(provider, model, given_base, values, options.get("api_key"))
     provider, base_url = base_of(provider, api_base, {**values, "model": model}, os.environ)
     for name in ("api_version", "organization"):
         if options.get(name) is not None and name not in values and not drop_params:
@@ -278,6 +312,7 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
         credential = credential_of(provider, options, base_url, os.environ)
         if credential is None and provider.signed_as is not None:
             sign = signer(provider, values)
+    source = credential.source if credential is not None else None
     headers = {
         "accept": "text/event-stream" if stream else "application/json",
         "content-type": "application/json",
@@ -320,9 +355,11 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
         max_retries=2 if retries is None else retries,
         route=Route(options.get("proxy"), True if verify is None else verify, options.get("cert")),
         keep_partial=options.get("keep_partial") is not False,
+        answer_tool=ANSWER_TOOL if "response_format" in parameters else None,
         headers=headers,
         body=body,
-        key=credential.secret if credential is not None else None,
+        secrets=credential.secrets() if credential is not None else set(),
+        source=source,
         sign=sign,
         client=options.get("client"),
         mock=options.get("mock_response"),
@@ -413,10 +450,11 @@ async def _pursue(
     while True:
         watch = Watch(call.timeouts, started)
         try:
+            watch = await call.authorize(port, watch, blocking=blocking)
             answer = await _attempt(port, call, watch, blocking=blocking)
         except APIError as error:
             attempts.append(_record(call, watch, error))
-            if call.refuses_stream_options(error):
+            if call.refuses_stream_options(error) or call.renews(error):
                 continue
             pause = retry.pause(error, retries, call.max_retries, random())  # noqa: S311  to spread clients, not to hide anything
             if pause is None or monotonic() + pause >= watch.total_due:
@@ -510,7 +548,8 @@ async def _read(call: Call, watch: Watch, answer: Answer, *, blocking: bool) -> 
 
 def _decoded(call: Call, body: bytes) -> ChatCompletion:
     """A whole response."""
-    return decode_response(body, family=call.provider.family, dialect=call.provider.dialect, model=call.model)
+    row = call.provider
+    return decode_response(body, family=row.family, dialect=row.dialect, model=call.model, answer_tool=call.answer_tool)
 
 
 def _refusal(answer: Answer, body: bytes) -> APIError:

@@ -1,10 +1,13 @@
 """Streams: what `completion(stream=True)` gives, and the exchange with the server behind it."""
 
+import atexit
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Self
+from typing import Any, Literal, Self
+from weakref import WeakSet
 
 from ._native import ChatCompletion, ChatCompletionChunk, CompletionUsage, Decoder
 from .clocks import NEVER, Watch
@@ -70,6 +73,27 @@ class Timings:
     to_first_token: float | None
     between_tokens: float | None
     tokens_per_second: float | None
+
+
+How = Literal["complete", "failed", "cancelled", "left"]
+"""How a stream can end: as it should; with an error; with the task, or by KeyboardInterrupt; by the caller, who closed
+it, left its loop, or let go of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a stream ended, and what was known then. `error` is what it was failed or cancelled by."""
+
+    how: How
+    error: BaseException | None
+    usage: CompletionUsage | None
+    timings: Timings
+    attempts: Sequence[Attempt]
+    decoder: Decoder
+
+    def response(self) -> ChatCompletion | None:
+        """What had been received, built now; None if nothing was or nothing was kept."""
+        return self.decoder.response()
 
 
 class Exchange:
@@ -152,6 +176,44 @@ class Flow(Exchange):
         self.to_first_token: float | None = None
         self.left = False
         self._complete = complete
+        self._listeners: list[Callable[[Outcome], object]] = []
+        self._settled = threading.Lock()  # taken once, and never given back
+
+    def on_settled(self, listener: Callable[[Outcome], object]) -> None:
+        """Has the listener called once, when the stream has ended, however it does.
+
+        Wherever that is: in another thread that closes it, in the garbage collector, at the interpreter's exit. It
+        must neither raise nor wait.
+        """
+        self._listeners.append(listener)
+        _heard.add(self)
+
+    def settle(self, how: How, error: BaseException | None = None) -> None:
+        """The stream has ended: tells those who listen, the first time."""
+        # A forked child has a copy of its parent's stream, which ends in the parent.
+        if self.watch.inherited or not self._settled.acquire(blocking=False):
+            return
+        if self._listeners:
+            how = "left" if self.left else how
+            outcome = Outcome(how, error, self.decoder.usage, self.timings(), self.attempts, self.decoder)
+            for listener in self._listeners:
+                listener(outcome)
+
+    def abandon(self) -> None:
+        """As of an Exchange."""
+        super().abandon()
+        self.settle("left")
+
+    __del__ = abandon
+
+    def timings(self) -> Timings:
+        """How fast it went so far."""
+        usage, first = self.decoder.usage, self.to_first_token
+        tokens = usage.completion_tokens if usage is not None else None
+        between = None
+        if first is not None and tokens is not None and tokens > 1:
+            between = (self.watch.seen - self.watch.began - first) / (tokens - 1)
+        return Timings(self.to_headers, first, between, 1 / between if between else None)
 
     async def begin(self) -> bytes | None:
         """Reads up to the first event, so that an error there can still be answered by another attempt.
@@ -198,16 +260,28 @@ class Flow(Exchange):
                     pass
         await self.close()
 
-    def broken(self, error: Exception) -> "list[Any] | Exception":
-        """What a failed read means: the rest of the chunks if the completion was complete, else the error to raise."""
+    def broken(self, error: Exception) -> tuple[list[Any], Exception | None]:
+        """What a failed read means: the chunks that were still to come, and the error to raise behind them.
+
+        No error if the completion was complete, or the caller has closed the stream.
+        """
+        rest: list[Any] = []
         if self.left or self.closed:
-            return []  # by the caller, perhaps from another thread or task
+            return rest, None  # by the caller, perhaps from another thread or task
         known = failure(error, self.watch)
         if type(known) is APIConnectionError and known is not error:
-            with suppress(APIError):
-                return list(ending(self.decoder))
-            known = APIConnectionError(f"the stream was cut: {known.message}")
-        return error if known is None else self.complete(known)
+            try:
+                rest.extend(ending(self.decoder))  # the last event may be whole but for its blank line
+            except APIError:
+                known = APIConnectionError(f"the stream was cut: {known.message}")
+            else:
+                return rest, None
+        if known is None:
+            return rest, error
+        raised = self.complete(known)
+        if raised is not error:
+            raised.__cause__ = error
+        return rest, raised
 
     def complete(self, error: APIError) -> APIError:
         """The error with all that is known about it here."""
@@ -227,19 +301,38 @@ class Flow(Exchange):
             if max_seconds is not None:
                 due = monotonic() + max_seconds
                 self.watch.shorten(max_seconds)
-            # Whatever ends the reading, the usage known by then is what the caller wants.
-            with suppress(Exception):
-                while not decoder.ended:
-                    data = await self.read()
-                    chunks = decoder.finish() if data is None else decoder.feed(data)
-                    if max_tokens is not None:
-                        max_tokens -= sum(map(speaks, chunks))
-                        if max_tokens <= 0:
+            try:
+                # Whatever ends the reading, the usage known by then is what the caller wants.
+                with suppress(Exception):
+                    while not decoder.ended:
+                        data = await self.read()
+                        chunks = decoder.finish() if data is None else decoder.feed(data)
+                        if max_tokens is not None:
+                            max_tokens -= sum(map(speaks, chunks))
+                            if max_tokens <= 0:
+                                break
+                        if self.watch.seen >= due:
                             break
-                    if self.watch.seen >= due:
-                        break
-            await (self.tail() if decoder.ended else self.close())
+                self.settle("complete" if decoder.ended else "left")
+                if decoder.ended:
+                    await self.tail()
+            except BaseException as error:
+                self.settle("cancelled", error)
+                raise
+            finally:
+                await self.close()
         return decoder.usage
+
+
+_heard: WeakSet[Flow] = WeakSet()
+"""Streams that somebody listens to."""
+
+
+@atexit.register
+def _exit() -> None:
+    """Streams that are open at the end have ended too: by the caller."""
+    for flow in list(_heard):
+        flow.settle("left")
 
 
 def is_event(data: bytes) -> bool:
@@ -294,12 +387,7 @@ class _Handle:
     @property
     def timings(self) -> Timings:
         """How fast it went so far."""
-        flow, usage = self._flow, self._flow.decoder.usage
-        first, tokens = flow.to_first_token, usage.completion_tokens if usage is not None else None
-        between = None
-        if first is not None and tokens is not None and tokens > 1:
-            between = (flow.watch.seen - flow.watch.began - first) / (tokens - 1)
-        return Timings(flow.to_headers, first, between, 1 / between if between else None)
+        return self._flow.timings()
 
     def _collected(self) -> ChatCompletion:
         response = self._flow.decoder.response()
@@ -345,6 +433,7 @@ class Stream(_Handle):
         if flow.closed:
             return
         flow.left = True
+        flow.settle("left")
         flow.watch.shut()  # wakes a reader in another thread, which closing would not
         run(flow.close())
         with suppress(ValueError):  # another thread is inside; it finds the connection closed
@@ -404,6 +493,7 @@ class AsyncStream(_Handle):
         if flow.closed:
             return
         flow.left = True
+        flow.settle("left")
         flow.watch.shut()
         await flow.close()
         with suppress(RuntimeError):  # another task is inside; it finds the connection closed
@@ -441,6 +531,7 @@ class AsyncStream(_Handle):
 def _chunks(flow: Flow) -> Generator[Any, None, None]:
     decoder, watch, feed, pull = flow.decoder, flow.watch, flow.decoder.feed, flow.answer.source.__next__
     try:
+        rest, raised = _NOTHING
         try:
             chunks, attending = flow.first, True
             while True:
@@ -457,16 +548,18 @@ def _chunks(flow: Flow) -> Generator[Any, None, None]:
                 watch.seen = monotonic()
                 chunks = feed(data)
             yield from ending(decoder)
-        except Exception as error:
-            rest = flow.broken(error)
-            if isinstance(rest, Exception):
-                if rest is error:
-                    raise
-                raise rest from error
-            yield from rest
+        except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
+            rest, raised = flow.broken(error)
+        yield from rest
+        if raised is not None:
+            raise raised  # noqa: TRY301  once the rest has been handed out
+        flow.settle("complete")
         run(flow.tail())
     except GeneratorExit:
         flow.abandon()
+        raise
+    except BaseException as error:
+        flow.settle("failed" if isinstance(error, Exception) else "cancelled", error)
         raise
     finally:
         run(flow.close())
@@ -475,6 +568,7 @@ def _chunks(flow: Flow) -> Generator[Any, None, None]:
 async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
     decoder, watch, feed, pull = flow.decoder, flow.watch, flow.decoder.feed, flow.answer.source.__anext__
     try:
+        rest, raised = _NOTHING
         try:
             chunks, attending = flow.first, True
             while True:
@@ -500,17 +594,25 @@ async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
                 chunks = feed(data)
             for chunk in ending(decoder):
                 yield chunk
-        except Exception as error:
-            rest = flow.broken(error)
-            if isinstance(rest, Exception):
-                if rest is error:
-                    raise
-                raise rest from error
-            for chunk in rest:
-                yield chunk
+        except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
+            rest, raised = flow.broken(error)
+        for chunk in rest:
+            yield chunk
+        if raised is not None:
+            raise raised  # noqa: TRY301  once the rest has been handed out
+        flow.settle("complete")
         await flow.tail()
+    except GeneratorExit:
+        flow.settle("left")
+        raise
+    except BaseException as error:
+        flow.settle("failed" if isinstance(error, Exception) else "cancelled", error)
+        raise
     finally:
         await flow.close()
+
+
+_NOTHING: tuple[Sequence[Any], Exception | None] = (), None
 
 
 def as_events(completion: ChatCompletion) -> bytes:

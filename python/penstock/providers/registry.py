@@ -23,12 +23,14 @@ class Setting:
     env: variables to read it from when the caller does not give it, first set one wins.
     header: the request header that carries it, if one does.
     default: its value when nobody gives one.
+    within: the setting that holds a JSON document, or the path of one, and the field of it that has the value too.
     """
 
     keyword: str
     env: tuple[str, ...] = ()
     header: str | None = None
     default: str | None = None
+    within: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,7 @@ class Token:
     env: variables to read it from when there is no key, first set one wins.
     prefix: how an `api_key` begins that is one of these. It is not sent.
     auth: the header for it, and how it stands in it. `headers`: sent with it.
+    called: whether the caller passes a function that gives it, as a bearer token, anew for each attempt.
     """
 
     keyword: str | None = None
@@ -46,14 +49,52 @@ class Token:
     prefix: str = ""
     auth: tuple[str, str] = ("authorization", "Bearer {key}")
     headers: Mapping[str, str] = field(default_factory=dict)
+    called: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """An exchange of secrets for a bearer token, made before the call and again when the token is about to expire.
+
+    needs: what it takes, by keyword: settings, and `api_key` for the key. It is made where all of them are there.
+    url, headers, form: what is posted, with `{keyword}`s. `{origin}` is the base URL without its path, `{uuid}` is
+        new each time, and `{basic}` the `basic` pair of user and password, encoded. A setting that a URL begins with is
+        a URL itself.
+    token, expires: the fields of the answer. `expires` is in seconds from now, or since 1970, or in milliseconds.
+    lifetime: seconds that a token lasts where the answer does not say.
+    """
+
+    needs: tuple[str, ...]
+    url: str
+    form: Mapping[str, str]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    basic: tuple[str, str] | None = None
+    token: str = "access_token"  # noqa: S105  the name of a field
+    expires: str = "expires_in"
+    lifetime: int = 1800
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageRules:
+    """What messages have to be like where others than a family's usual ones are refused.
+
+    call_id: how many letters and digits the id of a tool call has; another is replaced, in the call and in its result.
+    fields: the fields that a message of each role may have; others are left out. In the chat family.
+    thinking: `reasoning_content` goes back as the first part of the content, of type `thinking`. In the chat family.
+    """
+
+    call_id: int
+    fields: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    thinking: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """Where some calls to a provider go instead.
 
-    base, model, settings: which calls: regular expressions that match the whole of the base URL given ("" if none
-        is), of the model id, and of settings ("" if not set). Named groups of `model` become settings.
+    base, model, key, settings: which calls: regular expressions that match the whole of the base URL given ("" if none
+        is), of the model id, of the `api_key` given, and of settings ("" if not set). Named groups of `model` become
+        settings.
     sends: the model id to send, with `{group}`s and `{model}`.
 
     All else is as of Provider; None is as the row says. Another chat_path brings its own stream_path, and another
@@ -62,9 +103,11 @@ class Variant:
 
     base: str = ".*"
     model: str = ".*"
+    key: str = ".*"
     settings: Mapping[str, str] = field(default_factory=dict)
     sends: str | None = None
     family: str | None = None
+    dialect: Mapping[str, str] | None = None
     base_url: str | None = None
     chat_path: str | None = None
     stream_path: str | None = None
@@ -72,11 +115,11 @@ class Variant:
     auth: tuple[str, str] | None = None
     headers: Mapping[str, str] | None = None
     fields: Mapping[str, str | None] | None = None
-    dialect: Mapping[str, str] | None = None
     stream_options: bool | None = None
     renames: Mapping[str, str] | None = None
     spellings: Mapping[str, Mapping[str, str]] | None = None
     unsupported: frozenset[str] | None = None
+    messages: MessageRules | None = None
     body: str | None = None
 
 
@@ -95,13 +138,16 @@ class Provider:
     base_env, key_env: variables for base URL and key, first set one wins.
     key_required: whether a call without a key is refused before it is sent.
     auth: the header for the key, and how the key stands in it. `tokens`: what may be given instead of a key.
+    grants: exchanges of other secrets, or of the key, for a token.
     signed_as: the name of the service that requests are signed for where there is no key.
+    google_scope: what Google's credentials are asked for where there is no key.
     headers: sent with every request.
     fields: of every body, with `{setting}`s and `{model}`; without a value for them, or as None, a field is left out.
     stream_options: whether it accepts this parameter, so that it can be asked for the usage of a stream.
     usage: when its streams tell it, in words, where that was seen to differ from its family. Decoders need not know.
     renames: parameters that it spells differently. `spellings`: values of parameters that it spells differently.
     unsupported: parameters that its documentation leaves out.
+    messages: what it asks of messages beyond what its family does.
     body: which request body it takes, in families that have several.
     variants: calls that go elsewhere; the first that fits counts.
     elsewhere: how to speak to a server at another base URL that is called by this provider's name.
@@ -122,7 +168,9 @@ class Provider:
     key_required: bool = True
     auth: tuple[str, str] = ("authorization", "Bearer {key}")
     tokens: tuple[Token, ...] = ()
+    grants: tuple[Grant, ...] = ()
     signed_as: str | None = None
+    google_scope: str | None = None
     settings: tuple[Setting, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, str | None] = field(default_factory=dict)
@@ -131,6 +179,7 @@ class Provider:
     renames: Mapping[str, str] = field(default_factory=dict)
     spellings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unsupported: frozenset[str] = frozenset()
+    messages: MessageRules | None = None
     body: str = ""
     variants: tuple[Variant, ...] = ()
     elsewhere: "Provider | None" = None
@@ -148,6 +197,18 @@ MAX_TOKENS: Mapping[str, str] = {"max_completion_tokens": "max_tokens"}
 
 REQUIRED_IS_ANY: Mapping[str, Mapping[str, str]] = {"tool_choice": {"required": "any"}}
 """`spellings` of those that call it so."""
+
+MISTRAL_MESSAGES = MessageRules(
+    fields={
+        "system": frozenset({"role", "content"}),
+        "user": frozenset({"role", "content"}),
+        "assistant": frozenset({"role", "content", "tool_calls", "prefix"}),
+        "tool": frozenset({"role", "content", "tool_call_id", "name"}),
+    },
+    call_id=9,
+    thinking=True,
+)
+"""Of Mistral's SDK; the server answers 422 to fields beyond, and 400 to ids of another form."""
 
 WITH_FINISH, IN_EVERY_CHUNK = "with the finish reason", "in every chunk"
 """`usage` of those that are not asked, or tell before they would have to."""
@@ -188,7 +249,31 @@ AZURE_HOSTS = (
     "*.services.ai.azure.com",
     "*.models.ai.azure.com",
 )
-ENTRA = Token(keyword="azure_ad_token", env=("AZURE_AD_TOKEN",))
+ENTRA: Mapping[str, Any] = {
+    "tokens": (
+        Token(keyword="azure_ad_token", env=("AZURE_AD_TOKEN",)),
+        Token(keyword="azure_ad_token_provider", called=True),
+    ),
+    "grants": (
+        Grant(
+            needs=("tenant_id", "client_id", "client_secret"),
+            url="{azure_authority_host}/{tenant_id}/oauth2/v2.0/token",
+            form={
+                "grant_type": "client_credentials",
+                "client_id": "{client_id}",
+                "client_secret": "{client_secret}",
+                "scope": "{azure_scope}",
+            },
+        ),
+    ),
+}
+ENTRA_SETTINGS = (
+    Setting(keyword="tenant_id", env=("AZURE_TENANT_ID",)),
+    Setting(keyword="client_id", env=("AZURE_CLIENT_ID",)),
+    Setting(keyword="client_secret", env=("AZURE_CLIENT_SECRET",)),
+    Setting(keyword="azure_authority_host", env=("AZURE_AUTHORITY_HOST",), default="https://login.microsoftonline.com"),
+    Setting(keyword="azure_scope", env=("AZURE_SCOPE",), default="https://cognitiveservices.azure.com/.default"),
+)
 
 OPENAI_SETTINGS = (
     Setting(keyword="organization", env=("OPENAI_ORG_ID", "OPENAI_ORGANIZATION"), header="openai-organization"),
@@ -433,6 +518,35 @@ def sagemaker(slug: str, **rest: Any) -> Provider:
     )
 
 
+WATSONX: Mapping[str, Any] = {
+    "base_url": "https://{watsonx_region_name}.ml.cloud.ibm.com",
+    "key_env": ("WATSONX_APIKEY", "WATSONX_API_KEY", "WX_API_KEY"),
+    "base_env": ("WATSONX_API_BASE", "WATSONX_URL", "WX_URL", "WML_URL"),
+    "tokens": (
+        Token(keyword="token", env=("WATSONX_TOKEN",)),
+        Token(keyword="zen_api_key", env=("WATSONX_ZENAPIKEY",), auth=("authorization", "ZenApiKey {key}")),
+    ),
+    "grants": (
+        Grant(
+            needs=("api_key",),
+            url="{watsonx_iam_url}",
+            form={"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": "{api_key}"},
+        ),
+    ),
+    "settings": (
+        Setting(keyword="watsonx_region_name", env=("WATSONX_REGION",)),
+        Setting(
+            keyword="watsonx_iam_url",
+            env=("WATSONX_IAM_URL",),
+            default="https://iam.cloud.ibm.com/identity/token",
+        ),
+        Setting(keyword="project_id", env=("WATSONX_PROJECT_ID",)),
+        Setting(keyword="space_id", env=("WATSONX_SPACE_ID", "WATSONX_DEPLOYMENT_SPACE_ID")),
+        Setting(keyword="api_version", env=("WATSONX_API_VERSION",), default="2024-10-08"),
+    ),
+}
+
+
 def _replay(_: Mapping[str, str]) -> str:
     """The base URL of the local replay server, which starts with the first call that needs it."""
     from penstock import replay
@@ -443,10 +557,38 @@ def _replay(_: Mapping[str, str]) -> str:
 
 def _vertex(values: Mapping[str, str]) -> str:
     """The base URL of a location, which for some is a host of another form."""
-    location = values["vertex_location"]
     hosts = {"global": "aiplatform.googleapis.com"}
-    hosts |= {name: f"aiplatform.{name}.rep.googleapis.com" for name in ("us", "eu")}
-    return f"https://{hosts.get(location, f'{location}-aiplatform.googleapis.com')}/v1"
+    hosts |= dict.fromkeys(("us", "eu"), "aiplatform.{vertex_location}.rep.googleapis.com")
+    host = hosts.get(values["vertex_location"], "{vertex_location}-aiplatform.googleapis.com")
+    return f"https://{host}/v1"
+
+
+VERTEX = "/projects/{vertex_project}/locations/{vertex_location}"
+
+
+def _generate(place: str) -> Mapping[str, Any]:
+    """The paths of models that speak the family gemini, at a place below the base URL."""
+    return {
+        "chat_path": f"{place}/{{model}}:generateContent",
+        "stream_path": f"{place}/{{model}}:streamGenerateContent?alt=sse",
+    }
+
+
+def _predict(publisher: str) -> Mapping[str, Any]:
+    """The paths of models that are spoken to as their publishers do."""
+    return {
+        "chat_path": f"{VERTEX}/publishers/{publisher}/models/{{model}}:rawPredict",
+        "stream_path": f"{VERTEX}/publishers/{publisher}/models/{{model}}:streamRawPredict",
+    }
+
+
+CLAUDE_ON_VERTEX: Mapping[str, Any] = {
+    **MESSAGES,
+    **_predict("anthropic"),
+    # The model stands in the path and the version in the body.
+    "headers": {},
+    "fields": {"model": None, "anthropic_version": "vertex-2023-10-16"},
+}
 
 
 ROWS: tuple[Provider, ...] = (
@@ -470,6 +612,7 @@ ROWS: tuple[Provider, ...] = (
         base_env=("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL"),
         key_env=("ANTHROPIC_API_KEY",),
         auth=X_API_KEY,
+        tokens=(Token(keyword="auth_token", env=("ANTHROPIC_AUTH_TOKEN",)),),
         **MESSAGES,
     ),
     classic("apertis", "https://api.stima.tech/v1", "STIMA_API_KEY"),
@@ -482,8 +625,11 @@ ROWS: tuple[Provider, ...] = (
         chat_path="/openai/deployments/{model}/chat/completions?api-version={api_version}",
         key_env=("AZURE_API_KEY", "AZURE_OPENAI_API_KEY"),
         auth=API_KEY,
-        tokens=(ENTRA,),
-        settings=(Setting(keyword="api_version", env=("AZURE_API_VERSION",), default="2024-10-21"),),
+        **ENTRA,
+        settings=(
+            Setting(keyword="api_version", env=("AZURE_API_VERSION",), default="2024-10-21"),
+            *ENTRA_SETTINGS,
+        ),
         stream_options=True,
         variants=(
             Variant(base=".*/openai/v1", chat_path="/chat/completions"),
@@ -497,8 +643,8 @@ ROWS: tuple[Provider, ...] = (
         base_env=("AZURE_AI_API_BASE",),
         hosts=AZURE_HOSTS,
         key_env=("AZURE_AI_API_KEY",),
-        tokens=(ENTRA,),
-        settings=(Setting(keyword="api_version", default="2024-05-01-preview"),),
+        **ENTRA,
+        settings=(Setting(keyword="api_version", default="2024-05-01-preview"), *ENTRA_SETTINGS),
         stream_options=True,
         variants=(
             # Claude, by the name of its model or by the base URL of that family.
@@ -533,8 +679,11 @@ ROWS: tuple[Provider, ...] = (
         hosts=AZURE_HOSTS,
         key_env=("AZURE_API_KEY", "AZURE_OPENAI_API_KEY"),
         auth=API_KEY,
-        tokens=(ENTRA,),
-        settings=(Setting(keyword="api_version", env=("AZURE_API_VERSION",), default="2024-10-21"),),
+        **ENTRA,
+        settings=(
+            Setting(keyword="api_version", env=("AZURE_API_VERSION",), default="2024-10-21"),
+            *ENTRA_SETTINGS,
+        ),
         stream_options=True,
         usage=IN_A_CHUNK,
         **{**TEXT, "chat_path": "/openai/deployments/{model}/completions?api-version={api_version}"},
@@ -576,6 +725,9 @@ ROWS: tuple[Provider, ...] = (
             _invoked(r"mistral\.|openai\.|qwen\.", "chat", frozenset()),
             Variant(model="converse/(?P<name>.+)", sends="{name}"),
             Variant(model="invoke/(?P<name>.+)", sends="{name}", **INVOKE),
+            # An ARN belongs to its region, whatever else is set.
+            Variant(model="arn:aws[a-z-]*:bedrock:(?P<aws_region_name>[a-z0-9-]+):.+"),
+            Variant(model=r"(.+\.)?mistral\..+", messages=MessageRules(call_id=9)),
         ),
         **CONVERSE,
     ),
@@ -638,6 +790,7 @@ ROWS: tuple[Provider, ...] = (
         usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
         spellings=REQUIRED_IS_ANY,
+        messages=MISTRAL_MESSAGES,
     ),
     compatible("cognition", "https://api.cognition.ai/v1", "COGNITION_API_KEY", "COGNITION_API_BASE"),
     Provider(
@@ -669,6 +822,19 @@ ROWS: tuple[Provider, ...] = (
         ("DATABRICKS_TOKEN", "DATABRICKS_API_KEY"),
         ("DATABRICKS_API_BASE", "DATABRICKS_HOST"),
         hosts=("*.cloud.databricks.com", "*.gcp.databricks.com", "*.azuredatabricks.net"),
+        grants=(
+            Grant(
+                needs=("client_id", "client_secret"),
+                url="{origin}/oidc/v1/token",
+                headers={"authorization": "Basic {basic}"},
+                basic=("client_id", "client_secret"),
+                form={"grant_type": "client_credentials", "scope": "all-apis"},
+            ),
+        ),
+        settings=(
+            Setting(keyword="client_id", env=("DATABRICKS_CLIENT_ID",)),
+            Setting(keyword="client_secret", env=("DATABRICKS_CLIENT_SECRET",)),
+        ),
         stream_options=False,
         usage=IN_EVERY_CHUNK,
         variants=(Variant(base="https?://[^/]+", chat_path="/serving-endpoints/chat/completions"),),
@@ -745,6 +911,35 @@ ROWS: tuple[Provider, ...] = (
         # In the query it would get into logs.
         auth=("x-goog-api-key", "{key}"),
         **GENERATE,
+    ),
+    classic(
+        "gigachat",
+        "https://gigachat.devices.sberbank.ru/api/v1",
+        # What its console calls the authorization key: client id and secret in base64.
+        ("GIGACHAT_CREDENTIALS", "GIGACHAT_API_KEY"),
+        "GIGACHAT_API_BASE",
+        hosts=("*.devices.sberbank.ru", "api.giga.chat"),
+        tokens=(Token(keyword="access_token", env=("GIGACHAT_ACCESS_TOKEN",)),),
+        grants=(
+            Grant(
+                needs=("api_key",),
+                url="{gigachat_auth_url}",
+                headers={"authorization": "Basic {api_key}", "rquid": "{uuid}"},
+                form={"scope": "{gigachat_scope}"},
+                expires="expires_at",
+            ),
+        ),
+        settings=(
+            Setting(
+                keyword="gigachat_auth_url",
+                env=("GIGACHAT_AUTH_URL",),
+                default="https://ngw.devices.sberbank.ru:9443/api/v2/oauth",
+            ),
+            Setting(keyword="gigachat_scope", env=("GIGACHAT_SCOPE",), default="GIGACHAT_API_PERS"),
+        ),
+        stream_options=False,
+        # It has `functions` and `function_call`.
+        unsupported=frozenset({"tools", "tool_choice", "parallel_tool_calls"}),
     ),
     classic("github", "https://models.github.ai/inference", ("GITHUB_TOKEN", "GITHUB_API_KEY"), "GITHUB_API_BASE"),
     classic("gmi", "https://api.gmi-serving.com/v1", "GMI_API_KEY"),
@@ -832,6 +1027,7 @@ ROWS: tuple[Provider, ...] = (
         usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
         spellings=REQUIRED_IS_ANY,
+        messages=MISTRAL_MESSAGES,
     ),
     compatible(
         "modelscope",
@@ -1081,18 +1277,61 @@ ROWS: tuple[Provider, ...] = (
         aliases=("vertex_ai_beta",),
         family="gemini",
         base_url=_vertex,
+        hosts=("aiplatform.googleapis.com", "*-aiplatform.googleapis.com", "aiplatform.*.rep.googleapis.com"),
         base_env=("VERTEXAI_API_BASE",),
-        chat_path="/projects/{vertex_project}/locations/{vertex_location}/publishers/google/models/{model}:generateContent",
-        stream_path="/projects/{vertex_project}/locations/{vertex_location}/publishers/google"
-        "/models/{model}:streamGenerateContent?alt=sse",
+        **_generate(f"{VERTEX}/publishers/google/models"),
         # An OAuth access token, by the name that gcloud reads it from.
         key_env=("CLOUDSDK_AUTH_ACCESS_TOKEN",),
+        google_scope="https://www.googleapis.com/auth/cloud-platform",
         settings=(
-            Setting(keyword="vertex_project", env=("VERTEXAI_PROJECT", "GOOGLE_CLOUD_PROJECT")),
+            Setting(
+                keyword="vertex_project",
+                env=("VERTEXAI_PROJECT", "GOOGLE_CLOUD_PROJECT"),
+                within=("vertex_credentials", "project_id"),
+            ),
             Setting(keyword="vertex_location", env=("VERTEXAI_LOCATION", "GOOGLE_CLOUD_LOCATION"), default="global"),
+            # A JSON document or the path of one; without it the chain of all Google clients decides.
+            Setting(keyword="vertex_credentials", env=("VERTEXAI_CREDENTIALS", "GOOGLE_APPLICATION_CREDENTIALS")),
         ),
         renames=MAX_TOKENS,
         unsupported=OTHERS_LACK | {"service_tier", "min_p", "repetition_penalty"},
+        variants=(
+            # Express mode: an API key, which knows its project.
+            Variant(
+                key=r"AIza.+|AQ\..+",
+                base_url="https://aiplatform.googleapis.com/v1",
+                auth=("x-goog-api-key", "{key}"),
+                **_generate("/publishers/google/models"),
+            ),
+            Variant(model="(?:anthropic/)?(?P<name>claude-.+)", sends="{name}", **CLAUDE_ON_VERTEX),
+            Variant(
+                model="(?:mistralai/)?(?P<name>(?:mistral|ministral|magistral|codestral)-.+)",
+                sends="{name}",
+                family="chat",
+                **_predict("mistralai"),
+                renames={**MAX_TOKENS, "seed": "random_seed"},
+                spellings=REQUIRED_IS_ANY,
+                unsupported=frozenset(),
+            ),
+            Variant(
+                model="(?:ai21/)?(?P<name>jamba-.+)",
+                sends="{name}",
+                family="chat",
+                **_predict("ai21"),
+                unsupported=frozenset(),
+            ),
+            Variant(model="google/(?P<name>.+)", sends="{name}"),
+            # A tuned model is an endpoint with a number.
+            Variant(model=r"\d+", **_generate(f"{VERTEX}/endpoints")),
+            # All other publishers: meta/, deepseek-ai/, qwen/, openai/gpt-oss- ...
+            Variant(
+                model="[^/]+/.+",
+                family="chat",
+                chat_path=f"{VERTEX}/endpoints/openapi/chat/completions",
+                stream_options=True,
+                unsupported=frozenset(),
+            ),
+        ),
     ),
     classic(
         "volcengine",
@@ -1102,6 +1341,50 @@ ROWS: tuple[Provider, ...] = (
         hosts=("ark.*.volces.com",),
     ),
     classic("wandb", "https://api.inference.wandb.ai/v1", "WANDB_API_KEY", "WANDB_API_BASE"),
+    Provider(
+        slug="watsonx",
+        **WATSONX,
+        chat_path="/ml/v1/text/chat?version={api_version}",
+        stream_path="/ml/v1/text/chat_stream?version={api_version}",
+        # Whether to stream stands in the path.
+        fields={
+            "model": None,
+            "stream": None,
+            "model_id": "{model}",
+            "project_id": "{project_id}",
+            "space_id": "{space_id}",
+        },
+        stream_options=False,
+        variants=(
+            # A deployment knows its model and its project.
+            Variant(
+                model="deployment/(?P<deployment_id>[^/]+)",
+                chat_path="/ml/v1/deployments/{deployment_id}/text/chat?version={api_version}",
+                stream_path="/ml/v1/deployments/{deployment_id}/text/chat_stream?version={api_version}",
+                fields={"model": None, "stream": None},
+            ),
+        ),
+    ),
+    Provider(
+        slug="watsonx_text",
+        **WATSONX,
+        family="text",
+        body="generation",
+        chat_path="/ml/v1/text/generation?version={api_version}",
+        stream_path="/ml/v1/text/generation_stream?version={api_version}",
+        fields={"model_id": "{model}", "project_id": "{project_id}", "space_id": "{space_id}"},
+        usage=IN_EVERY_CHUNK,
+        renames=MAX_TOKENS,
+        unsupported=PLAIN_TEXT_LACKS - {"seed", "top_k", "repetition_penalty"},
+        variants=(
+            Variant(
+                model="deployment/(?P<deployment_id>[^/]+)",
+                chat_path="/ml/v1/deployments/{deployment_id}/text/generation?version={api_version}",
+                stream_path="/ml/v1/deployments/{deployment_id}/text/generation_stream?version={api_version}",
+                fields={},
+            ),
+        ),
+    ),
     classic(
         "xai",
         "https://api.x.ai/v1",
@@ -1135,7 +1418,6 @@ NOT_SERVED: Mapping[str, str] = {
     "custom": "no format that anybody specified",
     "fal_ai": "does not stream",
     "gdc": "needs tokens from an SDK of Google's",
-    "gigachat": "needs an OAuth exchange before the call",
     "github_copilot": "login of a consumer subscription",
     "langflow": "a flow server, no chat",
     "langgraph": "an agent server, no chat",
@@ -1144,7 +1426,5 @@ NOT_SERVED: Mapping[str, str] = {
     "petals": "runs in the process",
     "replicate": "two requests and raw text",
     "sap": "needs an OAuth exchange before the call",
-    "watsonx": "needs a token exchange before the call",
-    "watsonx_text": "as watsonx",
 }
 """Who is called by name elsewhere and has no row here, with the reason."""
