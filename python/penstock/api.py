@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 ERROR_BODY = 1 << 20
 """Bytes of an error response that are read."""
 
-REFUSED_STATUS = (400, 422)
+REFUSED_STATUS = (400, 422, 424)
+"""Of a server that does not know a parameter; the last is told by what stands between it and the caller."""
 UNAUTHORIZED = 401
 
 DIVERGED = "diverged"

@@ -249,6 +249,9 @@ MISTRAL_MESSAGES = MessageRules(
 WITH_FINISH, IN_EVERY_CHUNK = "with the finish reason", "in every chunk"
 """`usage` of those that are not asked, or tell before they would have to."""
 
+IN_A_CHUNK, NEVER = "after the finish reason, in a chunk of its own", "never"
+"""`usage` of those that differ from their family."""
+
 Names = str | tuple[str, ...]
 
 
@@ -513,6 +516,84 @@ RESPONSES: Mapping[str, Any] = {
 }
 
 
+TEXT: Mapping[str, Any] = {
+    "family": "text",
+    "chat_path": "/completions",
+    "renames": MAX_TOKENS,
+    "unsupported": PLAIN_TEXT_LACKS
+    - {
+        "n",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "user",
+        "seed",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+    },
+    "body": "completions",
+}
+
+TOKENS: Mapping[str, Any] = {
+    "family": "text",
+    "chat_path": "/generate",
+    "stream_path": "/generate_stream",
+    "renames": MAX_TOKENS,
+    "unsupported": PLAIN_TEXT_LACKS - {"frequency_penalty", "seed", "top_k", "repetition_penalty"},
+    "body": "generate",
+}
+
+INVOCATIONS: Mapping[str, Any] = {
+    "family": "invocations",
+    "chat_path": "/endpoints/{model}/invocations",
+    "stream_path": "/endpoints/{model}/invocations-response-stream",
+    "renames": MAX_TOKENS,
+    "body": "chat",
+}
+
+
+def sagemaker(slug: str, **rest: Any) -> Provider:
+    """An endpoint that hosts some model server; the row says whose body it takes."""
+    return Provider(
+        slug=slug,
+        base_url="https://runtime.sagemaker.{aws_region_name}.amazonaws.com",
+        key_required=False,
+        signed_as="sagemaker",
+        settings=(*AWS_SETTINGS, Setting(keyword="model_id", header="x-amzn-sagemaker-inference-component")),
+        **{**INVOCATIONS, **rest},
+    )
+
+
+WATSONX: Mapping[str, Any] = {
+    "base_url": "https://{watsonx_region_name}.ml.cloud.ibm.com",
+    "key_env": ("WATSONX_APIKEY", "WATSONX_API_KEY", "WX_API_KEY"),
+    "base_env": ("WATSONX_API_BASE", "WATSONX_URL", "WX_URL", "WML_URL"),
+    "tokens": (
+        Token(keyword="token", env=("WATSONX_TOKEN",)),
+        Token(keyword="zen_api_key", env=("WATSONX_ZENAPIKEY",), auth=("authorization", "ZenApiKey {key}")),
+    ),
+    "grants": (
+        Grant(
+            needs=("api_key",),
+            url="{watsonx_iam_url}",
+            form={"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": "{api_key}"},
+        ),
+    ),
+    "settings": (
+        Setting(keyword="watsonx_region_name", env=("WATSONX_REGION",)),
+        Setting(
+            keyword="watsonx_iam_url",
+            env=("WATSONX_IAM_URL",),
+            default="https://iam.cloud.ibm.com/identity/token",
+        ),
+        Setting(keyword="project_id", env=("WATSONX_PROJECT_ID",)),
+        Setting(keyword="space_id", env=("WATSONX_SPACE_ID", "WATSONX_DEPLOYMENT_SPACE_ID")),
+        Setting(keyword="api_version", env=("WATSONX_API_VERSION",), default="2024-10-08"),
+    ),
+}
+
+
 def _replay(_: Mapping[str, str]) -> str:
     """The base URL of the local replay server, which starts with the first call that needs it."""
     from penstock import replay
@@ -642,6 +723,21 @@ ROWS: tuple[Provider, ...] = (
             ),
         ),
     ),
+    Provider(
+        slug="azure_text",
+        base_env=("AZURE_API_BASE",),
+        hosts=AZURE_HOSTS,
+        key_env=("AZURE_API_KEY", "AZURE_OPENAI_API_KEY"),
+        auth=API_KEY,
+        **ENTRA,
+        settings=(
+            Setting(keyword="api_version", env=("AZURE_API_VERSION",), default="2024-10-21"),
+            *ENTRA_SETTINGS,
+        ),
+        stream_options=True,
+        usage=IN_A_CHUNK,
+        **{**TEXT, "chat_path": "/openai/deployments/{model}/completions?api-version={api_version}"},
+    ),
     classic(
         "baseten",
         "https://inference.baseten.co/v1",
@@ -722,6 +818,20 @@ ROWS: tuple[Provider, ...] = (
         hosts=("gateway.ai.cloudflare.com",),
         usage="with the finish reason, up to three times; the last may be all zeros",
         settings=(Setting(keyword="account_id", env=("CLOUDFLARE_ACCOUNT_ID",)),),
+        # The native interface, by its own base URL: .../ai/run. It tells no finish reason.
+        variants=(
+            Variant(
+                base=".*/ai/run",
+                family="text",
+                body="chat",
+                chat_path="/{model}",
+                fields={"model": None},
+                stream_options=False,
+                renames=MAX_TOKENS,
+                unsupported=OTHERS_LACK
+                | {"n", "modalities", "logprobs", "top_logprobs", "reasoning_effort", "thinking"},
+            ),
+        ),
     ),
     classic(
         "codestral",
@@ -932,6 +1042,14 @@ ROWS: tuple[Provider, ...] = (
         ("HF_API_BASE", "HUGGINGFACE_API_BASE"),
         hosts=("*.endpoints.huggingface.cloud", "api-inference.huggingface.co"),
         variants=(
+            # An endpoint's native interface.
+            Variant(
+                base=".+",
+                model="text-generation-inference/(?P<name>.+)",
+                sends="{name}",
+                stream_options=False,
+                **TOKENS,
+            ),
             # A dedicated endpoint is given without the path.
             Variant(base="https?://[^/]+", chat_path="/v1/chat/completions"),
             # PROVIDER/ORGANISATION/NAME is written ORGANISATION/NAME:PROVIDER by now.
@@ -1094,6 +1212,14 @@ ROWS: tuple[Provider, ...] = (
     ),
     classic("pinstripes", "https://pinstripes.io/v1", "PINSTRIPES_API_KEY", "PINSTRIPES_API_BASE"),
     classic("poe", "https://api.poe.com/v1", "POE_API_KEY"),
+    Provider(
+        slug="predibase",
+        base_url="https://serving.app.predibase.com/{tenant_id}/deployments/v2/llms",
+        base_env=("PREDIBASE_API_BASE",),
+        key_env=("PREDIBASE_API_KEY",),
+        settings=(Setting(keyword="tenant_id", env=("PREDIBASE_TENANT_ID",)),),
+        **{**TOKENS, "chat_path": "/{model}/generate", "stream_path": "/{model}/generate_stream"},
+    ),
     compatible("prism", "https://api.prisminference.com/v1", "PRISM_API_KEY", "PRISM_API_BASE"),
     classic("publicai", "https://api.publicai.co/v1", "PUBLICAI_API_KEY", "PUBLICAI_API_BASE"),
     compatible(
@@ -1132,11 +1258,17 @@ ROWS: tuple[Provider, ...] = (
         key_required=False,
         stream_options=True,
         # replay/FAMILY/CASE is that family's; a bare case is one of chat completions.
-        variants=tuple(
-            Variant(model=f"{shape['family']}/.+", **shape)
-            for shape in (COHERE, CONVERSE, GENERATE, INVOKE, MESSAGES, OLLAMA, RESPONSES)
+        variants=(
+            Variant(model="text/text-output", dialect={"end": "eof"}, **TEXT),
+            *(
+                Variant(model=f"{shape['family']}/.+", **shape)
+                for shape in (COHERE, CONVERSE, GENERATE, INVOCATIONS, INVOKE, MESSAGES, OLLAMA, RESPONSES, TEXT)
+            ),
         ),
     ),
+    sagemaker("sagemaker", **{**TOKENS, **INVOCATIONS, "body": "generate", "unsupported": TOKENS["unsupported"]}),
+    sagemaker("sagemaker_chat", stream_options=True),
+    sagemaker("sagemaker_nova", stream_options=True),
     compatible("sail", "https://api.sailresearch.com/v1", "SAIL_API_KEY", "SAIL_API_BASE"),
     classic("sambanova", "https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY", "SAMBANOVA_API_BASE"),
     classic("sarvam", "https://api.sarvam.ai/v1", "SARVAM_API_KEY"),
@@ -1166,6 +1298,39 @@ ROWS: tuple[Provider, ...] = (
         "TENSORMESH_INFERENCE_API_KEY",
         "TENSORMESH_SERVERLESS_BASE_URL",
     ),
+    Provider(
+        slug="text-completion-codestral",
+        base_url="https://codestral.mistral.ai/v1",
+        base_env=("CODESTRAL_API_BASE",),
+        key_env=("CODESTRAL_API_KEY",),
+        usage=WITH_FINISH,
+        # What follows the text to be written is `suffix`, in extra_body.
+        **{
+            **TEXT,
+            "chat_path": "/fim/completions",
+            "renames": {**MAX_TOKENS, "seed": "random_seed"},
+            "unsupported": PLAIN_TEXT_LACKS - {"seed"},
+        },
+    ),
+    Provider(
+        slug="text-completion-inception",
+        base_url="https://api.inceptionlabs.ai/v1",
+        base_env=("INCEPTION_API_BASE",),
+        key_env=("INCEPTION_API_KEY",),
+        stream_options=True,
+        usage=IN_A_CHUNK,
+        **{**TEXT, "chat_path": "/fim/completions"},
+    ),
+    Provider(
+        slug="text-completion-openai",
+        base_url="https://api.openai.com/v1",
+        base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+        key_env=("OPENAI_API_KEY",),
+        settings=OPENAI_SETTINGS,
+        stream_options=True,
+        usage=IN_A_CHUNK,
+        **TEXT,
+    ),
     classic(
         "together_ai",
         "https://api.together.xyz/v1",
@@ -1174,6 +1339,20 @@ ROWS: tuple[Provider, ...] = (
         aliases=("together",),
         usage=WITH_FINISH,
         hosts=("api.together.ai",),
+    ),
+    Provider(
+        slug="triton",
+        family="text",
+        # api_base is a model's: http://HOST:8000/v2/models/NAME. What ends an answer is not told.
+        dialect={"end": "eof"},
+        chat_path="/generate",
+        stream_path="/generate_stream",
+        key_required=False,
+        usage=NEVER,
+        renames=MAX_TOKENS,
+        unsupported=OTHERS_LACK | {"n", "modalities", "response_format", "reasoning_effort", "tools", "tool_choice"},
+        body="text_input",
+        variants=(Variant(base=".*/generate", chat_path="", stream_path="_stream"),),
     ),
     compatible("v0", "https://api.v0.dev/v1", "V0_API_KEY", "V0_API_BASE"),
     classic("veniceai", "https://api.venice.ai/api/v1", "VENICE_AI_API_KEY"),
@@ -1258,33 +1437,9 @@ ROWS: tuple[Provider, ...] = (
         hosts=("ark.*.volces.com",),
     ),
     classic("wandb", "https://api.inference.wandb.ai/v1", "WANDB_API_KEY", "WANDB_API_BASE"),
-    compatible(
-        "watsonx",
-        "https://{watsonx_region_name}.ml.cloud.ibm.com",
-        ("WATSONX_APIKEY", "WATSONX_API_KEY", "WX_API_KEY"),
-        ("WATSONX_API_BASE", "WATSONX_URL", "WX_URL", "WML_URL"),
-        tokens=(
-            Token(keyword="token", env=("WATSONX_TOKEN",)),
-            Token(keyword="zen_api_key", env=("WATSONX_ZENAPIKEY",), auth=("authorization", "ZenApiKey {key}")),
-        ),
-        grants=(
-            Grant(
-                needs=("api_key",),
-                url="{watsonx_iam_url}",
-                form={"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": "{api_key}"},
-            ),
-        ),
-        settings=(
-            Setting(keyword="watsonx_region_name", env=("WATSONX_REGION",)),
-            Setting(
-                keyword="watsonx_iam_url",
-                env=("WATSONX_IAM_URL",),
-                default="https://iam.cloud.ibm.com/identity/token",
-            ),
-            Setting(keyword="project_id", env=("WATSONX_PROJECT_ID",)),
-            Setting(keyword="space_id", env=("WATSONX_SPACE_ID", "WATSONX_DEPLOYMENT_SPACE_ID")),
-            Setting(keyword="api_version", env=("WATSONX_API_VERSION",), default="2024-10-08"),
-        ),
+    Provider(
+        slug="watsonx",
+        **WATSONX,
         chat_path="/ml/v1/text/chat?version={api_version}",
         stream_path="/ml/v1/text/chat_stream?version={api_version}",
         # Whether to stream stands in the path.
@@ -1304,6 +1459,26 @@ ROWS: tuple[Provider, ...] = (
                 chat_path="/ml/v1/deployments/{deployment_id}/text/chat?version={api_version}",
                 stream_path="/ml/v1/deployments/{deployment_id}/text/chat_stream?version={api_version}",
                 fields={"model": None, "stream": None},
+            ),
+        ),
+    ),
+    Provider(
+        slug="watsonx_text",
+        **WATSONX,
+        family="text",
+        body="generation",
+        chat_path="/ml/v1/text/generation?version={api_version}",
+        stream_path="/ml/v1/text/generation_stream?version={api_version}",
+        fields={"model_id": "{model}", "project_id": "{project_id}", "space_id": "{space_id}"},
+        usage=IN_EVERY_CHUNK,
+        renames=MAX_TOKENS,
+        unsupported=PLAIN_TEXT_LACKS - {"seed", "top_k", "repetition_penalty"},
+        variants=(
+            Variant(
+                model="deployment/(?P<deployment_id>[^/]+)",
+                chat_path="/ml/v1/deployments/{deployment_id}/text/generation?version={api_version}",
+                stream_path="/ml/v1/deployments/{deployment_id}/text/generation_stream?version={api_version}",
+                fields={},
             ),
         ),
     ),
@@ -1336,7 +1511,6 @@ PROVIDERS: Mapping[str, Provider] = {name: row for row in ROWS for name in (row.
 NOT_SERVED: Mapping[str, str] = {
     "a2a": "speaks A2A, a JSON-RPC of agents",
     "anthropic_text": "text completions of 2023",
-    "azure_text": "text completions",
     "bytez": "raw text, no usage",
     "chatgpt": "login of a consumer subscription",
     "custom": "no format that anybody specified",
@@ -1347,16 +1521,7 @@ NOT_SERVED: Mapping[str, str] = {
     "langgraph": "an agent server, no chat",
     "nlp_cloud": "raw text, no usage",
     "petals": "runs in the process",
-    "predibase": "format of TGI",
     "replicate": "two requests and raw text",
-    "sagemaker": "signed requests in AWS framing",
-    "sagemaker_chat": "as sagemaker",
-    "sagemaker_nova": "as sagemaker",
     "sap": "a format of its own, at deployments that have to be looked up before the call",
-    "text-completion-codestral": "fill in the middle, no chat",
-    "text-completion-inception": "fill in the middle, no chat",
-    "text-completion-openai": "text completions",
-    "triton": "a format of each model's own",
-    "watsonx_text": "a format of its own",
 }
 """Who is called by name elsewhere and has no row here, with the reason."""
