@@ -127,6 +127,7 @@ Over a bare interpreter, {result["rounds"]} rounds.
 
 
 def memory_section(result: Result) -> str:
+    dropped = result.get("dropped", {})
     tables = "\n\n".join(
         f"KiB, {shape}:\n\n"
         + measure.table(
@@ -135,9 +136,11 @@ def memory_section(result: Result) -> str:
         )
         for shape, found in result["cells"].items()
     )
+    lost = "".join(f" Of the slow streams of `{name}`, {count} were dropped." for name, count in dropped.items())
     return f"""## Memory
 
 Bytes in use, after a collection; {result["text"]:.1f} KiB of text were delivered between chunk 100 and chunk 10,000.
+{lost.strip()}
 
 {tables}
 """
