@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from urllib.parse import urlencode
 
 from . import log, retry, transport
-from ._native import ChatCompletion, Decoder, __version__, decode_error, decode_response
+from ._native import ChatCompletion, Decoder, RetryBudget, __version__, decode_error, decode_response
 from .clocks import Timeouts, Watch
 from .configuration import current
 from .errors import (
@@ -693,6 +693,11 @@ async def _pursue(open_port: OpenPort, call: Call, attempts: list[Attempt], star
     return answer
 
 
+_budget = RetryBudget(0.2, 100)
+"""When everything fails, retries multiply the load on what is overloaded already: in any minute there are no more than
+a fifth of the calls, and so many that those who ask seldom never notice."""
+
+
 class Pursuit:
     """The requests to one model: until it answers, and after a cut once more."""
 
@@ -703,6 +708,7 @@ class Pursuit:
         self.started = started
         self.blocking = blocking
         self.retries = 0
+        _budget.request(monotonic())
 
     async def ask(self, decoder: Callable[[], Decoder]) -> Any:
         """The answer; `decoder` makes the decoder of each attempt.
@@ -733,6 +739,9 @@ class Pursuit:
         """Seconds to wait before the next attempt, which is counted here; None if there shall be none."""
         pause = retry.pause(error, self.retries, self.call.max_retries, random())  # noqa: S311  to spread clients, not to hide anything
         if pause is None or error.code == DIVERGED or monotonic() + pause >= watch.total_due:
+            return None
+        if not _budget.retry(monotonic()):
+            error.add_note("not tried again: the retries of this process have had their part of its calls")
             return None
         self.retries += 1
         return pause
