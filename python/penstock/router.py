@@ -254,6 +254,7 @@ class Router:
         self._num_retries = num_retries
         self._timeout = timeout
         self._retry_after = retry_after
+        self._cooldowns = not disable_cooldowns
         self._budget = RetryBudget(retry_budget, RESERVE) if retry_budget is not None else None
         self._all_tags = not tag_filtering_match_any
         self._groups: dict[str, _Group] = {}
@@ -543,7 +544,11 @@ class Router:
         failure = retry.failure(error)
         if retries >= wanted.max_retries or not failure.elsewhere:
             return None
-        pause = failure.pause(retries, wanted.max_retries, random(), first=retry.FIRST_PAUSE)  # noqa: S311  to spread clients, not to hide anything
+        chance = random()  # noqa: S311  to spread clients, not to hide anything
+        pause = failure.pause(retries, wanted.max_retries, chance, first=retry.FIRST_PAUSE)
+        if pause is not None and self._cooldowns:
+            # The pool knows for how long this one is left alone, and what else is there meanwhile.
+            pause = failure.backoff(retries, chance, first=retry.FIRST_PAUSE)
         if (pause is None and len(group.members) == 1) or monotonic() + self._retry_after >= wanted.due:
             return None
         if self._budget is not None and not self._budget.retry(monotonic()):

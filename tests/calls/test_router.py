@@ -716,6 +716,33 @@ def test_alone_it_is_tried_again_as_often_as_said(world: Any, up: Upstream, at: 
     assert any("before it" in note for note in caught.value.__notes__)
 
 
+def test_alone_it_is_given_the_time_that_it_asks_for(world: Any, up: Upstream, at: Make, clock: Clock) -> None:
+    routed = Router([at("m", "hello?status=429&retry_after=20&fail=1")])
+    ask(routed, world)
+    assert asked(up) == {"hello": 2}
+    assert 19 < sum(clock.rests) <= 20.1
+    up.reset()
+    with pytest.raises(RateLimitError) as caught:
+        ask(Router([at("m", "hello?status=429&retry_after=61")]), world)
+    assert (asked(up), caught.value.status_code) == ({"hello": 1}, 429)
+
+
+def test_without_cooldowns_too(up: Upstream, at: Make, clock: Clock) -> None:
+    Router([at("m", "hello?status=429&retry_after=20&fail=1")], disable_cooldowns=True).completion("m", MESSAGES)
+    assert clock.rests == [20]
+
+
+def test_with_fallbacks_it_is_not(world: Any, at: Make, clock: Clock) -> None:
+    listed = [
+        at("m", "hello?status=500", order=1),
+        at("m", "hello?status=429&retry_after=20", order=2),
+        mocked("n", "n"),
+    ]
+    assert text(ask(Router(listed, fallbacks=[{"m": ["n"]}]), world)) == "n"
+    assert text(ask(Router(listed[1:], fallbacks=[{"m": ["n"]}]), world)) == "n"
+    assert sum(clock.rests) < 0.1
+
+
 def test_a_failed_call_holds_no_place(at: Make) -> None:
     routed = Router([at("m", "hello?status=500&tag=a"), at("m", "hello?status=500&tag=b")])
     errors = []
