@@ -5,7 +5,8 @@ coroutine over the port that never suspends.
 """
 
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -26,8 +27,9 @@ from .errors import (
     Response,
     UnsupportedParamsError,
 )
+from .parser import other_tasks
 from .providers.auth import Source, credential_of
-from .providers.registry import ROWS, Provider
+from .providers.registry import ROWS, Prefill, Provider
 from .providers.resolve import base_of, fill, first_set, resolve, setting_headers, settings, vary
 from .providers.sign import Sign, signer
 from .stream import AsyncStream, Attempt, Exchange, Flow, Stream, as_events
@@ -40,6 +42,9 @@ ERROR_BODY = 1 << 20
 
 REFUSED_STATUS = (400, 422)
 UNAUTHORIZED = 401
+
+DIVERGED = "diverged"
+"""The code of the error for an answer that was begun again and is another one."""
 
 SECRET = 8
 """Characters that a key has at least. What is shorter ("x", "none", "EMPTY") is for local servers that want no key, and
@@ -73,12 +78,13 @@ class Options(Parameters, total=False):
     drop_params: bool | None
     additional_drop_params: Iterable[str] | None
     allowed_openai_params: Iterable[str] | None
-    mock_response: "str | Mapping[str, Any] | ChatCompletion | Exception | None"
+    on_stream_cut: Literal["raise", "restart", "continue"] | None
+    mock_response: "str | Mapping[str, Any] | ChatCompletion | Exception | Sequence[Any] | None"
     keep_partial: bool | None
     custom_llm_provider: str | None
 
 
-NOT_BUILT = frozenset({"estimate_usage", "on_stream_cut", "hooks"})
+NOT_BUILT = frozenset({"estimate_usage", "hooks"})
 """Keywords with a meaning that this version does not have. They are refused, not ignored."""
 
 
@@ -113,7 +119,11 @@ def completion(
             client: an httpx.Client or httpx2.Client of your own; else proxy, verify and cert, as httpx takes them.
             drop_params: leave out parameters that the provider lacks. additional_drop_params: leave these out.
             allowed_openai_params: send these though the provider's documentation lacks them.
-            mock_response: a text, a response as a dict, or an exception, instead of a request.
+            on_stream_cut: what to do when a stream breaks in the middle: "raise", the default; "restart" to ask again
+                and go on where the new answer, as far as it repeats the old one, leaves that behind; "continue" to ask
+                for the rest. See docs/failures.md.
+            mock_response: a text, a response as a dict, or an exception, instead of a request. Or a list of chunks, as
+                objects or dicts, with an exception wherever it shall break; it needs a finish reason, as any stream.
             keep_partial: False to keep nothing of a stream for errors and `collect()`.
             custom_llm_provider: the provider, where `model` does not say it.
 
@@ -153,8 +163,16 @@ async def acompletion(
     return AsyncStream(answer) if isinstance(answer, Flow) else answer
 
 
-def stream_chunk_builder(chunks: Iterable[Any]) -> ChatCompletion | None:
+def stream_chunk_builder(
+    chunks: Iterable[Any],
+    messages: Sequence[Any] | None = None,  # noqa: ARG001  other clients have it in second place
+) -> ChatCompletion | None:
     """The complete response that these chunks make up; None for no chunks. As `Stream.collect()`, for a list of them.
+
+    Args:
+        chunks: of one stream, as objects or as dicts.
+        messages: of the request. Other clients count their tokens where no chunk has the usage; here that stays None,
+            as an estimate is made only when asked for.
 
     Raises:
         APIError: these are not chunks.
@@ -186,6 +204,9 @@ class Call:
     max_retries: int
     route: Route
     keep_partial: bool
+    on_stream_cut: str
+    rest_of: Callable[[str], dict[str, Any]] | None = field(repr=False)
+    """The body that asks for the rest of an answer, by the text so far."""
     answer_tool: str | None
     headers: dict[str, str] = field(repr=False)
     body: dict[str, Any] = field(repr=False)
@@ -242,6 +263,32 @@ class Call:
             answer_tool=self.answer_tool,
         )
 
+    def again(self, decoder: Decoder) -> Callable[[], Decoder]:
+        """What makes the decoder ready for the answer to each request that follows a cut.
+
+        Raises:
+            APIError: what has come cannot be gone on from.
+        """
+        if self.rest_of is None:
+            decoder.restart()  # here for its error, before anything is sent
+
+            def restarted() -> Decoder:
+                decoder.restart()
+                return decoder
+
+            return restarted
+
+        said = _said(decoder.response())
+        # Trailing white space is refused by some models, and put off by the others: they may say it again, or not.
+        begun = said.rstrip()
+        self.body = self.rest_of(begun)
+
+        def resumed() -> Decoder:
+            decoder.resume(said[len(begun) :])
+            return decoder
+
+        return resumed
+
     def complete(self, error: APIError) -> APIError:
         """The error with provider and model, and without key and token, which some servers repeat."""
         error.fill(provider=self.provider.slug, model=self.model)
@@ -260,6 +307,22 @@ class Call:
             return False
         _without_stream_options.add(self.base_url)
         return True
+
+
+def _said(partial: ChatCompletion | None) -> str:
+    """The text of an answer that was cut, if text is all that there is of it.
+
+    Raises:
+        BadRequestError: it is not.
+    """
+    choices = partial.choices if partial is not None else []
+    message = choices[0].message if choices else {}
+    others = [name for name in message if name not in ("role", "content") and message[name] is not None]
+    if others or not (message.get("content") or "").strip():
+        what = f"{', '.join(others)} cannot be gone on with" if others else "there is no text to go on from"
+        raise BadRequestError(f"on_stream_cut='continue': {what}", param="on_stream_cut")
+    said: str = message["content"]
+    return said
 
 
 _without_stream_options: set[str] = set()
@@ -335,9 +398,21 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
         additional_drop_params=options.get("additional_drop_params") or (),
         allowed_openai_params=options.get("allowed_openai_params") or (),
     )
-    body = builder(provider.family)(provider, model, messages, parameters, stream=stream)
-    set_fields(body, provider, {**values, "model": model})
-    body.update(options.get("extra_body") or {})
+    build = builder(provider.family)
+
+    def asking(messages: Sequence[Any], more: Mapping[str, Any]) -> dict[str, Any]:
+        body = build(provider, model, messages, parameters, stream=stream)
+        set_fields(body, provider, {**values, "model": model})
+        return {**body, **more, **(options.get("extra_body") or {})}
+
+    body = asking(messages, {})
+    on_stream_cut, rest_of = options.get("on_stream_cut") or "raise", None
+    if on_stream_cut != "raise":
+        prefill = _resumable(provider, model, on_stream_cut, stream, given, options)
+        if prefill is not None:
+
+            def rest_of(said: str) -> dict[str, Any]:
+                return asking([*messages, {"role": "assistant", "content": said, **prefill.message}], prefill.body)
 
     verify = options.get("verify")
     retries = _one_of(options, "max_retries", "num_retries")
@@ -354,6 +429,8 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
         max_retries=2 if retries is None else retries,
         route=Route(options.get("proxy"), True if verify is None else verify, options.get("cert")),
         keep_partial=options.get("keep_partial") is not False,
+        on_stream_cut=on_stream_cut,
+        rest_of=rest_of,
         answer_tool=ANSWER_TOOL if "response_format" in parameters else None,
         headers=headers,
         body=body,
@@ -363,6 +440,43 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
         client=options.get("client"),
         mock=options.get("mock_response"),
     )
+
+
+def _resumable(
+    provider: Provider,
+    model: str,
+    on_stream_cut: Any,
+    stream: bool,
+    given: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> Prefill | None:
+    """How the provider is asked for the rest of an answer, for on_stream_cut="continue"; None for "restart".
+
+    Raises:
+        BadRequestError: this call cannot be gone on with after a cut.
+    """
+    prefill = provider.prefill if on_stream_cut == "continue" else None
+    if on_stream_cut not in ("restart", "continue"):
+        why: str | None = f"must be 'raise', 'restart' or 'continue', not {on_stream_cut!r}"
+    elif not stream:
+        why = "needs stream=True"
+    elif options.get("keep_partial") is False:
+        why = "needs what keep_partial=False does not keep"
+    elif on_stream_cut == "restart":
+        lost = [name for name in ("logprobs", "audio") if given.get(name)]
+        why = f"'restart': {lost[0]} of one answer cannot be told from those of another" if lost else None
+    elif prefill is None or not re.fullmatch(prefill.models, model):
+        why = f"'continue': {provider.slug} does not document that {model} goes on from a part of an answer"
+    elif (given.get("n") or 1) > 1:
+        why = "'continue' is for one choice, not for n of them"
+    elif given.get("response_format") is not None:
+        why = "'continue': response_format would hold for the rest of the answer, not for the whole"
+    else:
+        why = None
+    if why is not None:
+        colon = "" if why.startswith(("must", "needs")) else "="
+        raise BadRequestError(f"on_stream_cut{colon or ' '}{why}", param="on_stream_cut", provider=provider.slug)
+    return prefill
 
 
 def _one_of(options: Mapping[str, Any], name: str, alias: str) -> Any:
@@ -445,26 +559,83 @@ async def _pursue(
     if call.mock is not None:
         return await _mocked(call, blocking=blocking)
     port = await open_port(call.client, call.route)
-    retries = 0
-    while True:
-        watch = Watch(call.timeouts, started)
+    pursuit = Pursuit(port, call, attempts, started, blocking=blocking)
+    answer = await pursuit.ask(call.decoder)
+    if isinstance(answer, Flow):
+        answer.attempts = attempts
+        if call.on_stream_cut != "raise":
+            answer.resume = pursuit.resume
+    return answer
+
+
+class Pursuit:
+    """The requests to one model: until it answers, and after a cut once more."""
+
+    def __init__(self, port: Port, call: Call, attempts: list[Attempt], started: float, *, blocking: bool) -> None:
+        self.port = port
+        self.call = call
+        self.attempts = attempts
+        self.started = started
+        self.blocking = blocking
+        self.retries = 0
+
+    async def ask(self, decoder: Callable[[], Decoder]) -> Flow | ChatCompletion:
+        """The answer; `decoder` makes the decoder of each attempt.
+
+        Raises:
+            APIError: the last attempt's.
+        """
+        call = self.call
+        while True:
+            watch = Watch(call.timeouts, self.started)
+            try:
+                watch = await call.authorize(self.port, watch, blocking=self.blocking)
+                answer = await _attempt(self.port, call, decoder, watch, blocking=self.blocking)
+            except APIError as error:
+                self.attempts.append(_record(call, watch, error))
+                if call.refuses_stream_options(error) or call.renews(error):
+                    continue
+                pause = self.pause(error, watch)
+                if pause is None:
+                    raise
+            else:
+                if isinstance(answer, Flow):
+                    self.attempts.append(_record(call, watch, None, answer.answer.status_code))
+                return answer
+            await self.port.sleep(pause)
+
+    def pause(self, error: APIError, watch: Watch) -> float | None:
+        """Seconds to wait before the next attempt, which is counted here; None if there shall be none."""
+        pause = retry.pause(error, self.retries, self.call.max_retries, random())  # noqa: S311  to spread clients, not to hide anything
+        if pause is None or error.code == DIVERGED or monotonic() + pause >= watch.total_due:
+            return None
+        self.retries += 1
+        return pause
+
+    async def resume(self, flow: Flow, cut: APIError) -> Flow:
+        """A stream in place of the one that was cut.
+
+        Raises:
+            APIError: the cut, with a note if something stands against going on; or, with the code "diverged", that the
+                answer begun again is another one.
+        """
+        self.attempts[-1] = _record(self.call, flow.watch, cut)
+        pause = self.pause(cut, flow.watch)
+        if pause is None:
+            raise cut
         try:
-            watch = await call.authorize(port, watch, blocking=blocking)
-            answer = await _attempt(port, call, watch, blocking=blocking)
+            decoder = self.call.again(flow.decoder)
+            await self.port.sleep(pause)
+            answer = await self.ask(decoder)
         except APIError as error:
-            attempts.append(_record(call, watch, error))
-            if call.refuses_stream_options(error) or call.renews(error):
-                continue
-            pause = retry.pause(error, retries, call.max_retries, random())  # noqa: S311  to spread clients, not to hide anything
-            if pause is None or monotonic() + pause >= watch.total_due:
-                raise
-            retries += 1
+            if error.code == DIVERGED:
+                raise flow.complete(error) from cut
+            cut.add_note(f"it could not be gone on with: {error}")
         else:
-            if isinstance(answer, Flow):
-                attempts.append(_record(call, watch, None, answer.answer.status_code))
-                answer.attempts = attempts
-            return answer
-        await port.sleep(pause)
+            if isinstance(answer, Flow) and answer.decoder is flow.decoder:
+                return answer
+            cut.add_note("it could not be gone on with: the server did not stream")
+        raise cut
 
 
 def _record(call: Call, watch: Watch, error: APIError | None, status_code: int | None = None) -> Attempt:
@@ -478,7 +649,9 @@ def _record(call: Call, watch: Watch, error: APIError | None, status_code: int |
     )
 
 
-async def _attempt(port: Port, call: Call, watch: Watch, *, blocking: bool) -> Flow | ChatCompletion:
+async def _attempt(
+    port: Port, call: Call, decoder: Callable[[], Decoder], watch: Watch, *, blocking: bool
+) -> Flow | ChatCompletion:
     """One request: a stream up to its first event, or a whole response.
 
     Raises:
@@ -490,7 +663,7 @@ async def _attempt(port: Port, call: Call, watch: Watch, *, blocking: bool) -> F
     except Exception as error:
         raise _explained(call, watch, error, None) from error
     try:
-        return await _read(call, watch, answer, blocking=blocking)
+        return await _read(call, decoder, watch, answer, blocking=blocking)
     except Exception as error:
         explained = _explained(call, watch, error, answer)
         if explained is error:
@@ -512,7 +685,9 @@ def _explained(call: Call, watch: Watch, error: Exception, answer: Answer | None
     return call.complete(known)
 
 
-async def _read(call: Call, watch: Watch, answer: Answer, *, blocking: bool) -> Flow | ChatCompletion:
+async def _read(
+    call: Call, decoder: Callable[[], Decoder], watch: Watch, answer: Answer, *, blocking: bool
+) -> Flow | ChatCompletion:
     """What an answer says."""
     if not 200 <= answer.status_code < 300:
         exchange = Exchange(answer, watch)
@@ -522,7 +697,7 @@ async def _read(call: Call, watch: Watch, answer: Answer, *, blocking: bool) -> 
             await exchange.close()
         raise _refusal(answer, body)
     if call.stream:
-        flow = Flow(answer, watch, call.decoder(), call.complete)
+        flow = Flow(answer, watch, decoder(), call.complete)
         try:
             document = await flow.begin()
         except APIError as error:
@@ -578,15 +753,77 @@ async def _mocked(call: Call, *, blocking: bool) -> Flow | ChatCompletion:
     import orjson
 
     mock = call.mock
+    if isinstance(mock, Sequence) and not isinstance(mock, str | bytes | Mapping):
+        return await _mocked_stream(call, mock, blocking=blocking)
     if isinstance(mock, Exception):
         raise call.complete(mock) if isinstance(mock, APIError) else mock
     if isinstance(mock, str):
         message = {"role": "assistant", "content": mock}
         mock = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
     elif not isinstance(mock, Mapping):
-        raise BadRequestError("mock_response must be a text, a response or an exception", param="mock_response")
+        raise BadRequestError(
+            "mock_response must be a text, a response, an exception or a list of chunks", param="mock_response"
+        )
     completion = decode_response(orjson.dumps(mock, default=plain), model=call.model)
     if not call.stream:
         return completion
     watch = Watch(call.timeouts, monotonic())
     return await _scripted(call, 200, Headers(), as_events(completion), watch, blocking=blocking)
+
+
+async def _mocked_stream(call: Call, items: Sequence[Any], *, blocking: bool) -> Flow | ChatCompletion:
+    """The stream that the caller wrote himself; not streamed, what its chunks make up."""
+    for item in items:
+        if not isinstance(item, Mapping | Exception):
+            raise BadRequestError(
+                f"mock_response: a chunk is a dict or an exception, not {type(item).__name__}", param="mock_response"
+            )
+    if not call.stream:
+        for item in items:
+            if isinstance(item, Exception):
+                raise call.complete(item) if isinstance(item, APIError) else item
+        completion = stream_chunk_builder(items)
+        if completion is None:
+            raise BadRequestError("mock_response: no chunks", param="mock_response")
+        return completion
+    decoder = Decoder(include_usage=call.include_usage, model=call.model, keep_partial=call.keep_partial)
+    flow = Flow(Mocked(items, blocking=blocking), Watch(call.timeouts, monotonic()), decoder, call.complete)
+    try:
+        await flow.begin()
+    except APIError as error:
+        raise flow.complete(error) from None
+    return flow
+
+
+class Mocked:
+    """An answer of chunks that the caller wrote, one a read. An exception among them is raised in its place."""
+
+    status_code = 200
+    line = None
+
+    def __init__(self, items: Sequence[Any], *, blocking: bool) -> None:
+        self.headers = Headers()
+        self._parts = self._written(items)
+        self.source: Any = self._parts if blocking else self._later()
+
+    @staticmethod
+    def _written(items: Sequence[Any]) -> Iterator[bytes]:
+        for item in items:
+            if isinstance(item, Exception):
+                raise item
+            yield b"data: " + encode(item) + b"\n\n"
+
+    async def _later(self) -> AsyncIterator[bytes]:
+        for part in self._parts:
+            await other_tasks()
+            yield part
+
+    async def read(self) -> bytes | None:
+        """As of any answer."""
+        return next(self._parts, None)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def abandon(self) -> None:
+        """Nothing is open."""

@@ -2,7 +2,7 @@
 
 import atexit
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -154,16 +154,21 @@ class Exchange:
         """Gives the connection back, or aborts what is still coming. Never raises: there is nothing left to save."""
         if not self.closed:
             self.closed = True
-            self.watch.stop()
-            if not self.watch.inherited:
-                with suppress(Exception):
-                    await self.answer.close()
+            await self.release()
+
+    async def release(self) -> None:
+        """The same, to go on with another answer."""
+        self.watch.stop()
+        if not self.watch.inherited:
+            with suppress(Exception):
+                await self.answer.close()
 
 
 class Flow(Exchange):
     """The body of a stream on its way through a decoder.
 
-    `complete` adds to an error what the call knows: provider, model.
+    `complete` adds to an error what the call knows: provider, model. `resume`, where the caller wants it, has another
+    answer take the place of one that was cut; it raises the error if there is none.
     """
 
     def __init__(
@@ -175,6 +180,7 @@ class Flow(Exchange):
         self.first: list[Any] = []
         self.to_first_token: float | None = None
         self.left = False
+        self.resume: Callable[[Flow, APIError], Awaitable[Flow]] | None = None
         self._complete = complete
         self._listeners: list[Callable[[Outcome], object]] = []
         self._settled = threading.Lock()  # taken once, and never given back
@@ -240,6 +246,11 @@ class Flow(Exchange):
         self.first = self.decoder.finish()
         return None
 
+    def read_text(self) -> None:
+        """Has the decoder give text alone from here on, unless it has to keep what another answer must repeat."""
+        if self.resume is None:
+            self.decoder.read_text()
+
     def attend(self, chunks: Sequence[Any]) -> bool:
         """Looks after the clocks by hand, and tells whether that is needed any longer.
 
@@ -260,28 +271,52 @@ class Flow(Exchange):
                     pass
         await self.close()
 
-    def broken(self, error: Exception) -> tuple[list[Any], Exception | None]:
-        """What a failed read means: the chunks that were still to come, and the error to raise behind them.
-
-        No error if the completion was complete, or the caller has closed the stream.
-        """
+    def ended(self) -> tuple[list[Any], Exception | None]:
+        """What the end of the body brings: chunks, and the error to raise behind them if the completion is cut."""
         rest: list[Any] = []
         if self.left or self.closed:
             return rest, None  # by the caller, perhaps from another thread or task
+        try:
+            for chunk in ending(self.decoder):
+                rest.append(chunk)  # noqa: PERF402  what came before an error counts
+        except APIError as error:
+            return rest, self.complete(error)
+        return rest, None
+
+    def broken(self, error: Exception) -> tuple[list[Any], Exception | None]:
+        """What a failed read brings: as `ended`, for the last event may be whole but for its blank line."""
         known = failure(error, self.watch)
+        if self.left or self.closed:
+            return [], None
+        rest: list[Any] = []
         if type(known) is APIConnectionError and known is not error:
-            try:
-                rest.extend(ending(self.decoder))  # the last event may be whole but for its blank line
-            except APIError:
-                known = APIConnectionError(f"the stream was cut: {known.message}")
-            else:
+            rest, cut = self.ended()
+            if cut is None:
                 return rest, None
+            known = APIConnectionError(f"the stream was cut: {known.message}")
         if known is None:
             return rest, error
         raised = self.complete(known)
         if raised is not error:
             raised.__cause__ = error
         return rest, raised
+
+    async def mend(self, cut: Exception) -> bool:
+        """Goes on with another answer, where that is wanted and can be had. False if the caller has left meanwhile.
+
+        Raises:
+            APIError: `cut`, or that the other answer is another one indeed.
+        """
+        if self.resume is None or not isinstance(cut, APIError):
+            raise cut
+        await self.release()
+        following = await self.resume(self, cut)
+        following.closed = True  # its answer is this one's from here on
+        self.answer, self.watch, self.first = following.answer, following.watch, following.first
+        self.to_headers, self.to_first_token = following.to_headers, None
+        if self.left:
+            await self.release()
+        return not self.left
 
     def complete(self, error: APIError) -> APIError:
         """The error with all that is known about it here."""
@@ -441,7 +476,7 @@ class Stream(_Handle):
 
     def text(self) -> Iterator[str]:
         """The text of choice 0: a non-empty str per delta. Cheaper than chunks, for nothing else is built or kept."""
-        self._flow.decoder.read_text()
+        self._flow.read_text()
         for item in self._chunks:
             if text := text_of(item):
                 yield text
@@ -501,7 +536,7 @@ class AsyncStream(_Handle):
 
     async def text(self) -> AsyncIterator[str]:
         """The text of choice 0: a non-empty str per delta. Cheaper than chunks, for nothing else is built or kept."""
-        self._flow.decoder.read_text()
+        self._flow.read_text()
         async for item in self._chunks:
             if text := text_of(item):
                 yield text
@@ -525,34 +560,36 @@ class AsyncStream(_Handle):
         return await self._flow.drain(max_seconds, max_tokens)
 
 
-# The two hot loops: the same but for the awaiting. What happens once per stream is in Flow.
+# The two hot loops: the same but for the awaiting. What happens once per stream is in Flow. One turn of the outermost
+# loop is one answer; `on_stream_cut` can bring a further one.
 
 
 def _chunks(flow: Flow) -> Generator[Any, None, None]:
-    decoder, watch, feed, pull = flow.decoder, flow.watch, flow.decoder.feed, flow.answer.source.__next__
+    decoder, feed = flow.decoder, flow.decoder.feed
     try:
-        rest, raised = _NOTHING
-        try:
-            chunks, attending = flow.first, True
-            while True:
-                if attending:
-                    attending = flow.attend(chunks)
-                yield from chunks
-                if decoder.ended:
-                    break
-                try:
-                    data = pull()
-                except StopIteration:
-                    flow.over()
-                    break
-                watch.seen = monotonic()
-                chunks = feed(data)
-            yield from ending(decoder)
-        except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
-            rest, raised = flow.broken(error)
-        yield from rest
-        if raised is not None:
-            raise raised  # noqa: TRY301  once the rest has been handed out
+        while True:
+            watch, pull = flow.watch, flow.answer.source.__next__
+            try:
+                chunks, attending = flow.first, True
+                while True:
+                    if attending:
+                        attending = flow.attend(chunks)
+                    yield from chunks
+                    if decoder.ended:
+                        break
+                    try:
+                        data = pull()
+                    except StopIteration:
+                        flow.over()
+                        break
+                    watch.seen = monotonic()
+                    chunks = feed(data)
+                rest, cut = flow.ended()
+            except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
+                rest, cut = flow.broken(error)
+            yield from rest
+            if cut is None or not run(flow.mend(cut)):
+                break
         flow.settle("complete")
         run(flow.tail())
     except GeneratorExit:
@@ -566,40 +603,40 @@ def _chunks(flow: Flow) -> Generator[Any, None, None]:
 
 
 async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
-    decoder, watch, feed, pull = flow.decoder, flow.watch, flow.decoder.feed, flow.answer.source.__anext__
+    decoder, feed = flow.decoder, flow.decoder.feed
     try:
-        rest, raised = _NOTHING
-        try:
-            chunks, attending = flow.first, True
-            while True:
-                if attending:
-                    attending = flow.attend(chunks)
-                if len(chunks) == 1:
-                    yield chunks[0]  # the HTTP library gives the loop a turn with each read
-                else:
-                    turn = monotonic() + TURN_SECONDS
-                    for given, chunk in enumerate(chunks, 1):
-                        yield chunk
-                        if given % TURN == 0 or monotonic() > turn:
-                            await other_tasks()
-                            turn = monotonic() + TURN_SECONDS
-                if decoder.ended:
-                    break
-                try:
-                    data = await pull()
-                except StopAsyncIteration:
-                    flow.over()
-                    break
-                watch.seen = monotonic()
-                chunks = feed(data)
-            for chunk in ending(decoder):
+        while True:
+            watch, pull = flow.watch, flow.answer.source.__anext__
+            try:
+                chunks, attending = flow.first, True
+                while True:
+                    if attending:
+                        attending = flow.attend(chunks)
+                    if len(chunks) == 1:
+                        yield chunks[0]  # the HTTP library gives the loop a turn with each read
+                    else:
+                        turn = monotonic() + TURN_SECONDS
+                        for given, chunk in enumerate(chunks, 1):
+                            yield chunk
+                            if given % TURN == 0 or monotonic() > turn:
+                                await other_tasks()
+                                turn = monotonic() + TURN_SECONDS
+                    if decoder.ended:
+                        break
+                    try:
+                        data = await pull()
+                    except StopAsyncIteration:
+                        flow.over()
+                        break
+                    watch.seen = monotonic()
+                    chunks = feed(data)
+                rest, cut = flow.ended()
+            except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
+                rest, cut = flow.broken(error)
+            for chunk in rest:
                 yield chunk
-        except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
-            rest, raised = flow.broken(error)
-        for chunk in rest:
-            yield chunk
-        if raised is not None:
-            raise raised  # noqa: TRY301  once the rest has been handed out
+            if cut is None or not await flow.mend(cut):
+                break
         flow.settle("complete")
         await flow.tail()
     except GeneratorExit:
@@ -610,9 +647,6 @@ async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
         raise
     finally:
         await flow.close()
-
-
-_NOTHING: tuple[Sequence[Any], Exception | None] = (), None
 
 
 def as_events(completion: ChatCompletion) -> bytes:

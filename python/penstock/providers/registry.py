@@ -89,6 +89,19 @@ class MessageRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prefill:
+    """How to ask for the rest of an answer: by an assistant's message at the end, with the text so far.
+
+    models: a regular expression that matches the whole of the ids of models which go on from it.
+    message: what else is in that message. `body`: what else is in the request.
+    """
+
+    models: str = ".*"
+    message: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """Where some calls to a provider go instead.
 
@@ -119,6 +132,7 @@ class Variant:
     spellings: Mapping[str, Mapping[str, str]] | None = None
     unsupported: frozenset[str] | None = None
     messages: MessageRules | None = None
+    prefill: Prefill | None = None
     body: str | None = None
 
 
@@ -147,6 +161,7 @@ class Provider:
     renames: parameters that it spells differently. `spellings`: values of parameters that it spells differently.
     unsupported: parameters that its documentation leaves out.
     messages: what it asks of messages beyond what its family does.
+    prefill: how it is asked to go on from a part of an answer, where its documentation says that it does.
     body: which request body it takes, in families that have several.
     variants: calls that go elsewhere; the first that fits counts.
     elsewhere: how to speak to a server at another base URL that is called by this provider's name.
@@ -179,6 +194,7 @@ class Provider:
     spellings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unsupported: frozenset[str] = frozenset()
     messages: MessageRules | None = None
+    prefill: Prefill | None = None
     body: str = ""
     variants: tuple[Variant, ...] = ()
     elsewhere: "Provider | None" = None
@@ -307,12 +323,18 @@ OTHERS_LACK = frozenset(
 """Parameters that the families gemini, cohere and ollama have nothing for."""
 
 
+# Claude goes on from a part of an answer up to version 4.5; the models after it refuse that with a 400.
+CLAUDE_PREFILL = Prefill(
+    models=r".*claude-(?:instant|2|3)\b.*|.*claude-(?:opus|sonnet|haiku)-4(?:-[0-5])?(?:[-@]\d{8})?(?:-v\d.*)?"
+)
+
 # What the rows of a family have in common, and calls to others that speak it
 
 MESSAGES: Mapping[str, Any] = {
     "family": "anthropic",
     "chat_path": "/v1/messages",
     "headers": {"anthropic-version": "2023-06-01"},
+    "prefill": CLAUDE_PREFILL,
     "renames": MAX_TOKENS,
     "spellings": {"service_tier": {"default": "standard_only"}},
     "unsupported": frozenset(
@@ -347,6 +369,7 @@ CONVERSE: Mapping[str, Any] = {
     "stream_path": "/model/{model}/converse-stream",
     # An ARN with its slashes and colons is one segment of the path.
     "path_safe": "",
+    "prefill": CLAUDE_PREFILL,
     "renames": MAX_TOKENS,
     "unsupported": frozenset(
         {
@@ -704,6 +727,7 @@ ROWS: tuple[Provider, ...] = (
         "DASHSCOPE_API_KEY",
         "DASHSCOPE_API_BASE",
         hosts=("dashscope*.aliyuncs.com",),
+        prefill=Prefill(message={"partial": True}),
     ),
     classic(
         "databricks",
@@ -859,7 +883,13 @@ ROWS: tuple[Provider, ...] = (
         variants=(WITH_VERSION,),
     ),
     compatible(
-        "hosted_vllm", None, "HOSTED_VLLM_API_KEY", "HOSTED_VLLM_API_BASE", aliases=("vllm",), key_required=False
+        "hosted_vllm",
+        None,
+        "HOSTED_VLLM_API_KEY",
+        "HOSTED_VLLM_API_BASE",
+        aliases=("vllm",),
+        key_required=False,
+        prefill=Prefill(body={"continue_final_message": True, "add_generation_prompt": False}),
     ),
     compatible(
         "huggingface",
@@ -904,6 +934,7 @@ ROWS: tuple[Provider, ...] = (
         "MISTRAL_API_KEY",
         "MISTRAL_API_BASE",
         models=("mistral-", "magistral-", "codestral-"),
+        prefill=Prefill(message={"prefix": True}),
         stream_options=False,  # it may refuse it
         usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
@@ -918,7 +949,12 @@ ROWS: tuple[Provider, ...] = (
         hosts=("*.modelscope.cn",),
     ),
     classic(
-        "moonshot", "https://api.moonshot.ai/v1", "MOONSHOT_API_KEY", "MOONSHOT_API_BASE", hosts=("api.moonshot.cn",)
+        "moonshot",
+        "https://api.moonshot.ai/v1",
+        "MOONSHOT_API_KEY",
+        "MOONSHOT_API_BASE",
+        hosts=("api.moonshot.cn",),
+        prefill=Prefill(message={"partial": True}),
     ),
     compatible("morph", "https://api.morphllm.com/v1", "MORPH_API_KEY", "MORPH_API_BASE"),
     classic("nadir", "https://api.getnadir.com/v1", "NADIR_API_KEY", "NADIR_API_BASE"),
