@@ -219,6 +219,8 @@ class Call:
     """What `source` gave for this attempt."""
     used_before: bool = False
     """Whether that token is an older one, so that the server may know better how good it is."""
+    deployment: str | None = None
+    """The id of the router's deployment that this is."""
 
     async def authorize(self, port: Port, watch: Watch, *, blocking: bool) -> Watch:
         """Gets the token that the call needs, if it is one of those. The clocks of the attempt begin after that.
@@ -646,6 +648,7 @@ def _record(call: Call, watch: Watch, error: APIError | None, status_code: int |
         status_code=error.status_code if error is not None else status_code,
         error=error,
         usage=error.usage if error is not None else None,
+        deployment=call.deployment,
     )
 
 

@@ -453,8 +453,7 @@ class Router:
     def _own(self, name: str, given: Any, model: str) -> Sequence[Target]:
         """Fallbacks of one call: as `completion` has them, or in litellm's shape."""
         if isinstance(given, Sequence) and all(isinstance(each, Mapping) and "model" not in each for each in given):
-            table = self._table(name, given)
-            return table.get(self._group(model).name, table.get(ANY, ()))
+            return _of(self._table(name, given), self._group(model).name)
         return self._targets(name, given)
 
     def _targets(self, name: str, given: Any) -> Sequence[Target]:
@@ -487,8 +486,11 @@ class Router:
         while True:
             name, changes = names.pop(0)
             tried.add(name)
+            group = self._groups[name]
+            others = (*_of(wanted.fallbacks["fallbacks"], name), *names)
+            patient = all(other in tried for other, _ in others)  # nobody else can be asked meanwhile
             try:
-                return await self._ask(open_port, self._groups[name], wanted, changes, attempts, blocking=blocking)
+                return await self._ask(open_port, group, wanted, changes, attempts, patient=patient, blocking=blocking)
             except APIError as error:
                 following = _following(error, name, wanted.fallbacks)
                 if following is not None:
@@ -507,12 +509,12 @@ class Router:
         changes: Mapping[str, Any],
         attempts: list[Attempt],
         *,
+        patient: bool,
         blocking: bool,
     ) -> Flow | ChatCompletion:
         """The deployments of one name, until one answers or it is of no use to ask again."""
         options = {**wanted.options, **changes}
         lease = partial(self._lease, group, wanted, _estimate(wanted.messages, options) if group.estimates else (0, 0))
-        patient = not any(table.get(group.name) or table.get(ANY) for table in wanted.fallbacks.values())
         if self._budget is not None:
             self._budget.request(monotonic())
         failed: list[int] = []
@@ -613,8 +615,10 @@ class Router:
             timeout = {} if self._timeout is None else {"timeout": self._timeout}
             merged = {**timeout, **member.options, **options, "max_retries": 0}
             call = _plan(member.model, wanted.messages, wanted.stream, merged)
+            call.deployment = member.id
             asked, began = True, monotonic()
             answer = await _pursue(open_port, call, attempts, wanted.started, blocking=blocking)
+            call.max_retries = wanted.max_retries  # for on_stream_cut, which asks the same deployment again
         except APIError as error:
             if asked or not isinstance(error, BadRequestError):
                 lease.failed(retry.failure(error), monotonic(), tokens=_tokens(error.usage))
@@ -661,11 +665,12 @@ def _following(
         tables = ("fallbacks",)
     else:
         return None
-    for table in tables:
-        for source in (name, ANY):
-            if source in fallbacks[table]:
-                return fallbacks[table][source]
-    return ()
+    return next((found for table in tables if (found := _of(fallbacks[table], name))), ())
+
+
+def _of(table: Mapping[str, Sequence[Target]], name: str) -> Sequence[Target]:
+    """Whom a table has for this name."""
+    return table.get(name, table.get(ANY, ()))
 
 
 def _refused(refusal: Refusal, group: _Group, wanted: _Wanted) -> APIError:
@@ -774,6 +779,9 @@ def _member(entry: Any, common: Mapping[str, Any], defaults: Mapping[str, Any]) 
     model = options.pop("model", None)
     if not isinstance(model, str):
         raise BadRequestError("litellm_params lacks model", param="model")
+    for key in ("max_retries", "num_retries", *FALLBACKS):
+        if key in options:
+            raise BadRequestError(f"{key} is the router's, or a call's", param=key)
     _known(resolve(model, options.get("custom_llm_provider"))[0], options)
     routing = {
         "rpm": entry.get("rpm"),

@@ -208,6 +208,7 @@ ENTRY = mocked("m", "a")
         ({"model_list": [mocked("m", "a", model=None)]}, "litellm_params lacks model"),
         ({"model_list": [mocked("m", "a", temprature=1)]}, "unknown keyword temprature: did you mean temperature?"),
         ({"model_list": [mocked("m", "a", model="nobody/x")]}, "nobody"),
+        ({"model_list": [mocked("m", "a", num_retries=3)]}, "num_retries is the router's, or a call's"),
         ({"model_list": [ENTRY, mocked("m", "a", rpm=-1)]}, r"model_list\[1\]: rpm must be a whole number from 0 on"),
         ({"model_list": [mocked("m", "a", rpm=True)]}, "rpm must be a whole number"),
         ({"model_list": [mocked("m", "a", weight="2")]}, "weight must be a number"),
@@ -408,6 +409,14 @@ def test_with_fallbacks_nobody_waits(clock: Clock) -> None:
     routed = Router([mocked("m", "a", rpm=1), mocked("n", "b")], fallbacks=[{"m": ["n"]}])
     assert [text(routed.completion("m", MESSAGES)) for _ in range(3)] == ["a", "b", "b"]
     assert clock.rests == []
+
+
+def test_the_last_that_can_answer_is_waited_for(clock: Clock) -> None:
+    routed = Router([mocked("m", "a", rpm=1), mocked("n", "b", rpm=1)], fallbacks=[{"m": ["n"]}, {"n": ["m"]}])
+    assert [text(routed.completion("m", MESSAGES)) for _ in range(2)] == ["a", "b"]
+    clock.ahead += 30
+    assert text(routed.completion("m", MESSAGES)) == "b"
+    assert 29 < sum(clock.rests) <= 31
 
 
 def test_a_place_is_waited_for(up: Upstream, at: Make) -> None:
@@ -699,6 +708,7 @@ def test_another_deployment_answers(world: Any, up: Upstream, at: Make, script: 
     routed = Router([at("m", f"tools?{script}", order=1), at("m", "hello", order=2)])
     streamed = stream(routed, world, timeout=Timeouts(first_token=0.3))
     assert [attempt.model for attempt in streamed.attempts] == [f"tools?{script}", "hello"]
+    assert [attempt.deployment for attempt in streamed.attempts] == ["m#0", "m#1"]
     assert streamed.attempts[0].error is not None
     assert asked(up) == {"tools": 1, "hello": 1}
     assert clock.rests == []  # there is no reason to wait
@@ -846,6 +856,15 @@ def test_a_stream_that_has_begun_is_not_begun_again(at: Make, world: Any) -> Non
     with pytest.raises(APIConnectionError):
         stream(routed, world)
     assert [deployment.answered for deployment in routed.deployments()] == [0, 0]
+
+
+def test_a_stream_can_be_gone_on_with_after_a_cut(at: Make, up: Upstream, world: Any) -> None:
+    routed = Router([at("m", "hello?cut=9&fail=1")])
+    streamed = stream(routed, world, on_stream_cut="restart")
+    assert asked(up) == {"hello": 2}
+    assert [attempt.deployment for attempt in streamed.attempts] == ["m#0", "m#0"]
+    (deployment,) = routed.deployments()
+    assert (deployment.in_flight, deployment.answered, deployment.failed) == (0, 1, 0)
 
 
 # One behaviour in one place ------------------------------------------------------------------------------------------
