@@ -10,14 +10,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from random import random
 from time import monotonic, time
-from typing import Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from urllib.parse import urlencode
 
-from . import retry, transport
+from . import log, retry, transport
 from ._native import ChatCompletion, Decoder, __version__, decode_error, decode_response
 from .clocks import Timeouts, Watch
+from .configuration import current
 from .errors import (
     APIConnectionError,
     APIError,
@@ -37,10 +39,14 @@ from .tokens import tokens
 from .transport import Answer, Port, Request, Route, Scripted, failure, request_id, run
 from .wire import ANSWER_TOOL, Parameters, builder, encode, plain, select, set_fields
 
+if TYPE_CHECKING:
+    from .counting import Estimate
+
 ERROR_BODY = 1 << 20
 """Bytes of an error response that are read."""
 
-REFUSED_STATUS = (400, 422)
+REFUSED_STATUS = (400, 422, 424)
+"""Of a server that does not know a parameter; the last is told by what stands between it and the caller."""
 UNAUTHORIZED = 401
 
 DIVERGED = "diverged"
@@ -81,11 +87,9 @@ class Options(Parameters, total=False):
     on_stream_cut: Literal["raise", "restart", "continue"] | None
     mock_response: "str | Mapping[str, Any] | ChatCompletion | Exception | Sequence[Any] | None"
     keep_partial: bool | None
+    estimate_usage: bool | None
+    hooks: Sequence[Any] | None
     custom_llm_provider: str | None
-
-
-NOT_BUILT = frozenset({"estimate_usage", "hooks"})
-"""Keywords with a meaning that this version does not have. They are refused, not ignored."""
 
 
 @overload
@@ -125,6 +129,8 @@ def completion(
             mock_response: a text, a response as a dict, or an exception, instead of a request. Or a list of chunks, as
                 objects or dicts, with an exception wherever it shall break; it needs a finish reason, as any stream.
             keep_partial: False to keep nothing of a stream for errors and `collect()`.
+            estimate_usage: an estimate, with usage.source "estimated", where the provider reports no usage.
+            hooks: objects that are told of the call, see penstock.hooks.
             custom_llm_provider: the provider, where `model` does not say it.
 
     Raises:
@@ -132,11 +138,7 @@ def completion(
         AuthenticationError: no key, or a wrong one.
         APIError: see penstock.errors for all of them.
     """
-
-    async def open_port(client: Any, route: Route) -> Port:
-        return transport.blocking_port(client, route)
-
-    answer = run(_perform(open_port, model, messages, stream, options, blocking=True))
+    answer = run(perform(CHAT, open_blocking, model, messages, stream, options, blocking=True))
     return Stream(answer) if isinstance(answer, Flow) else answer
 
 
@@ -159,7 +161,7 @@ async def acompletion(
 
     Arguments and errors are those of `completion`; `client` is an AsyncClient.
     """
-    answer = await _perform(transport.async_port, model, messages, stream, options, blocking=False)
+    answer = await perform(CHAT, transport.async_port, model, messages, stream, options, blocking=False)
     return AsyncStream(answer) if isinstance(answer, Flow) else answer
 
 
@@ -190,10 +192,88 @@ def stream_chunk_builder(
 # Planning: no I/O
 
 
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A kind of call: what differs between chat, text completions and embeddings. All else is the same for them.
+
+    name: as telemetry calls it. subject: the argument that holds the input. parameters: those for the model.
+    options: the keywords for this package.
+    check: refuses input that cannot be. row: the provider's row as it counts here.
+    path: what follows the base URL, None where the provider has no such calls.
+    build: the request body, as the `build` of a wire family. decode: what a whole response says.
+    decoder: for a stream. as_stream: a whole response as the stream that it might have been, and a decoder for that.
+    """
+
+    name: str
+    subject: str
+    parameters: frozenset[str]
+    options: frozenset[str]
+    check: Callable[[Any], None]
+    row: Callable[[Provider], Provider]
+    path: Callable[[Provider, bool], str | None]
+    build: Callable[..., dict[str, Any]]
+    decode: "Callable[[Call, bytes], Any]"
+    decoder: "Callable[[Call], Any]"
+    as_stream: "Callable[[Call, bytes], tuple[bytes, Any]]"
+
+
+def _check_messages(messages: Any) -> None:
+    if isinstance(messages, str) or not isinstance(messages, Sequence):
+        raise BadRequestError("messages must be a list of dicts with role and content", param="messages")
+
+
+def _chat_path(provider: Provider, stream: bool) -> str:
+    return provider.stream_path if stream and provider.stream_path else provider.chat_path
+
+
+def _chat_body(provider: Provider, *what: Any, stream: bool) -> dict[str, Any]:
+    return builder(provider.family)(provider, *what, stream=stream)
+
+
+def _chat_response(call: "Call", body: bytes) -> ChatCompletion:
+    row = call.provider
+    response = decode_response(
+        body, family=row.family, dialect=row.dialect, model=call.model, answer_tool=call.answer_tool
+    )
+    return response if call.estimate is None else call.estimate.respond(response)
+
+
+def _chat_decoder(call: "Call") -> Any:
+    row = call.provider
+    return _estimating(call, row.family, dialect=row.dialect, answer_tool=call.answer_tool)
+
+
+def _chat_as_stream(call: "Call", body: bytes) -> tuple[bytes, Any]:
+    """In the family that all others are translated to."""
+    return as_events(_chat_response(call, body)), _estimating(call, "chat")
+
+
+def _estimating(call: "Call", family: str, **options: Any) -> Any:
+    options |= {"include_usage": call.include_usage, "model": call.model, "keep_partial": call.keep_partial}
+    decoder = Decoder(family, **options)
+    return decoder if call.estimate is None else call.estimate.decoder(decoder)
+
+
+CHAT = Operation(
+    name="chat",
+    subject="messages",
+    parameters=Parameters.__optional_keys__,
+    options=Options.__optional_keys__ - Parameters.__optional_keys__,
+    check=_check_messages,
+    row=lambda provider: provider,
+    path=_chat_path,
+    build=_chat_body,
+    decode=_chat_response,
+    decoder=_chat_decoder,
+    as_stream=_chat_as_stream,
+)
+
+
 @dataclass(slots=True)
 class Call:
     """One model to ask, with all that was decided before asking. Its repr shows no key."""
 
+    operation: Operation
     provider: Provider
     model: str
     url: str
@@ -208,6 +288,7 @@ class Call:
     rest_of: Callable[[str], dict[str, Any]] | None = field(repr=False)
     """The body that asks for the rest of an answer, by the text so far."""
     answer_tool: str | None
+    estimate: "Estimate | None"
     headers: dict[str, str] = field(repr=False)
     body: dict[str, Any] = field(repr=False)
     secrets: set[str] = field(repr=False)
@@ -254,16 +335,9 @@ class Call:
         bearer = {"authorization": f"Bearer {self.token}"} if self.token is not None else {}
         return Request(self.url, {**bearer, **self.headers, **signature}, content)
 
-    def decoder(self) -> Decoder:
+    def decoder(self) -> Any:
         """A decoder for one attempt."""
-        return Decoder(
-            self.provider.family,
-            dialect=self.provider.dialect,
-            include_usage=self.include_usage,
-            model=self.model,
-            keep_partial=self.keep_partial,
-            answer_tool=self.answer_tool,
-        )
+        return self.operation.decoder(self)
 
     def again(self, decoder: Decoder) -> Callable[[], Decoder]:
         """What makes the decoder ready for the answer to each request that follows a cut.
@@ -343,7 +417,7 @@ def _without(key: str, body: Any) -> Any:
     return body
 
 
-def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Mapping[str, Any]) -> Call:
+def _plan(operation: Operation, model: str, given_input: Any, stream: bool | None, options: Mapping[str, Any]) -> Call:
     """Decides everything about a call.
 
     Raises:
@@ -352,11 +426,10 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
         AuthenticationError: no key.
     """
     stream = bool(stream)
-    if isinstance(messages, str) or not isinstance(messages, Sequence):
-        raise BadRequestError("messages must be a list of dicts with role and content", param="messages")
+    operation.check(given_input)
     provider, model = resolve(model, options.get("custom_llm_provider"))
     drop_params = bool(options.get("drop_params"))
-    _known(provider, options)
+    _known(operation, provider, options)
 
     api_base = _one_of(options, "api_base", "base_url")
     values: Mapping[str, str] = settings(provider, options, os.environ)
@@ -366,7 +439,9 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
     for name in ("api_version", "organization"):
         if options.get(name) is not None and name not in values and not drop_params:
             raise UnsupportedParamsError(f"{provider.slug} has no {name}", param=name, provider=provider.slug)
-    path = provider.stream_path if stream and provider.stream_path else provider.chat_path
+    path = operation.path(provider, stream)
+    if path is None:
+        raise BadRequestError(f"{provider.slug} has no {operation.name}", param="model", provider=provider.slug)
     url = base_url + fill(provider, path, {**values, "model": model}, safe=provider.path_safe)
     if options.get("extra_query"):
         url += ("&" if "?" in url else "?") + urlencode(options["extra_query"], doseq=True)
@@ -374,7 +449,7 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
     credential, sign = None, None
     if options.get("mock_response") is None:
         credential = credential_of(provider, options, base_url, os.environ)
-        if credential is None and provider.signed_as is not None:
+        if credential is None:
             sign = signer(provider, values)
     source = credential.source if credential is not None else None
     headers = {
@@ -390,37 +465,38 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
         headers["accept-encoding"] = "identity"
     headers.update({name.lower(): str(value) for name, value in (options.get("extra_headers") or {}).items()})
 
-    given = {name: options[name] for name in Parameters.__optional_keys__ if options.get(name) is not None}
+    given = {name: options[name] for name in operation.parameters if options.get(name) is not None}
     if "stream_options" in given and not stream:
         raise BadRequestError("stream_options needs stream=True", param="stream_options", provider=provider.slug)
     parameters = select(
-        provider,
+        operation.row(provider),
         given,
         drop_params=drop_params,
         additional_drop_params=options.get("additional_drop_params") or (),
         allowed_openai_params=options.get("allowed_openai_params") or (),
     )
-    build = builder(provider.family)
 
-    def asking(messages: Sequence[Any], more: Mapping[str, Any]) -> dict[str, Any]:
-        body = build(provider, model, messages, parameters, stream=stream)
+    def asking(asked: Any, more: Mapping[str, Any]) -> dict[str, Any]:
+        body = operation.build(provider, model, asked, parameters, stream=stream)
         set_fields(body, provider, {**values, "model": model})
         return {**body, **more, **(options.get("extra_body") or {})}
 
-    body = asking(messages, {})
+    body = asking(given_input, {})
     on_stream_cut, rest_of = options.get("on_stream_cut") or "raise", None
     if on_stream_cut != "raise":
         prefill = _resumable(provider, model, on_stream_cut, stream, given, options)
         if prefill is not None:
 
             def rest_of(said: str) -> dict[str, Any]:
-                return asking([*messages, {"role": "assistant", "content": said, **prefill.message}], prefill.body)
+                return asking([*given_input, {"role": "assistant", "content": said, **prefill.message}], prefill.body)
 
     verify = options.get("verify")
     retries = _one_of(options, "max_retries", "num_retries")
     if retries is not None and (not isinstance(retries, int) or retries < 0):
         raise BadRequestError(f"max_retries must be 0 or more, not {retries!r}", param="max_retries")
+    keep_partial = options.get("keep_partial") is not False
     return Call(
+        operation=operation,
         provider=provider,
         model=model,
         url=url,
@@ -430,10 +506,11 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
         timeouts=Timeouts.of(options.get("timeout"), stream=stream),
         max_retries=2 if retries is None else retries,
         route=Route(options.get("proxy"), True if verify is None else verify, options.get("cert")),
-        keep_partial=options.get("keep_partial") is not False,
+        keep_partial=keep_partial,
         on_stream_cut=on_stream_cut,
         rest_of=rest_of,
         answer_tool=ANSWER_TOOL if "response_format" in parameters else None,
+        estimate=_estimate(model, given_input, given, keep_partial) if options.get("estimate_usage") else None,
         headers=headers,
         body=body,
         secrets=credential.secrets() if credential is not None else set(),
@@ -442,6 +519,14 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
         client=options.get("client"),
         mock=options.get("mock_response"),
     )
+
+
+def _estimate(model: str, messages: Any, given: Mapping[str, Any], keep_partial: bool) -> "Estimate":
+    from .counting import Estimate
+
+    if not keep_partial:
+        raise BadRequestError("estimate_usage needs what keep_partial=False throws away", param="estimate_usage")
+    return Estimate(model, messages, given.get("tools"))
 
 
 def _resumable(
@@ -489,18 +574,17 @@ def _one_of(options: Mapping[str, Any], name: str, alias: str) -> Any:
     return other if value is None else value
 
 
-def _known(provider: Provider, options: Mapping[str, Any]) -> None:
+def _known(operation: Operation, provider: Provider, options: Mapping[str, Any]) -> None:
     """Refuses keywords that mean nothing here, so that nothing misspelled is sent, or left out, in silence."""
     own = provider.keywords()
+    known = operation.parameters | operation.options
     for name in options:
-        if name in Options.__optional_keys__ or name in own:
+        if name in known or name in own:
             continue
-        if name in NOT_BUILT:
-            raise BadRequestError(f"{name} is not available in this version", param=name)
         owners = [row.slug for row in ROWS if name in row.keywords()]
         if owners:
             raise BadRequestError(f"{name} is a keyword of {', '.join(owners)}, not of {provider.slug}", param=name)
-        nearest = get_close_matches(name, [*Options.__optional_keys__, "messages", "model", "stream", *own], n=1)
+        nearest = get_close_matches(name, [*known, operation.subject, "model", "stream", *own], n=1)
         hint = f"did you mean {nearest[0]}? " if nearest else ""
         raise BadRequestError(
             f"unknown keyword {name}: {hint}extra_body={{{name!r}: ...}} sends it as it is",
@@ -527,22 +611,80 @@ def _routes(model: str, options: Mapping[str, Any], name: str) -> list[tuple[str
 OpenPort = Callable[[Any, Route], Awaitable[Port]]
 
 
-async def _perform(
+async def open_blocking(client: Any, route: Route) -> Port:
+    """A port of the blocking world."""
+    return transport.blocking_port(client, route)
+
+
+async def perform(
+    operation: Operation,
     open_port: OpenPort,
     model: str,
-    messages: Sequence[Any],
+    given_input: Any,
     stream: bool | None,
     options: Mapping[str, Any],
     *,
     blocking: bool,
-) -> Flow | ChatCompletion:
+) -> Any:
+    """The call with its fallbacks, its defaults and those who are told of it: a Flow, or a whole response."""
+    ask = partial(_ask, operation, open_port)
+    return await observed(ask, operation, model, given_input, stream, current().under(options), blocking=blocking)
+
+
+async def observed(
+    ask: Callable[..., Awaitable[Any]],
+    operation: Operation,
+    model: str,
+    given_input: Any,
+    stream: bool | None,
+    options: dict[str, Any],
+    *,
+    blocking: bool,
+) -> Any:
+    """The answer that `ask` gets, and those who are told of it."""
+    attempts: list[Attempt] = []
+    hooks = options.pop("hooks", None) or ()
+    if not hooks and not log.listens():
+        return await ask(model, given_input, stream, options, attempts, blocking=blocking)
+    from .hooks import CallStarted, Observation, check
+
+    named = None
+    with suppress(BadRequestError):
+        named = resolve(model, options.get("custom_llm_provider"))[0].slug
+    given = {name: options[name] for name in operation.parameters if options.get(name) is not None}
+    started = CallStarted(operation.name, model, named, bool(stream), given_input, given)
+    told = (log.CallLog(), *check(hooks)) if log.listens() else check(hooks)
+    observation = Observation(told, started, blocking=blocking)
+    await observation.start()
+    try:
+        answer = await ask(model, given_input, stream, options, attempts, blocking=blocking)
+    except BaseException as error:
+        await observation.end("failed" if isinstance(error, Exception) else "cancelled", attempts, error)
+        raise
+    if isinstance(answer, Flow):
+        answer.observe(observation)
+    else:
+        await observation.end("complete", attempts, None, answer)
+    return answer
+
+
+async def _ask(
+    operation: Operation,
+    open_port: OpenPort,
+    model: str,
+    given_input: Any,
+    stream: bool | None,
+    options: Mapping[str, Any],
+    attempts: list[Attempt],
+    *,
+    blocking: bool,
+) -> Any:
     """The call and its fallbacks."""
     started = monotonic()
-    attempts: list[Attempt] = []
     fallbacks, refused = _routes(model, options, "fallbacks"), _routes(model, options, "content_policy_fallbacks")
     while True:
         try:
-            call = _plan(model, messages, stream, options)
+            call = _plan(operation, model, given_input, stream, options)
             return await _pursue(open_port, call, attempts, started, blocking=blocking)
         except APIError as error:
             following = fallbacks if retry.falls_back(error) else refused if retry.refused_content(error) else []
@@ -554,9 +696,7 @@ async def _perform(
             model, options = following.pop(0)
 
 
-async def _pursue(
-    open_port: OpenPort, call: Call, attempts: list[Attempt], started: float, *, blocking: bool
-) -> Flow | ChatCompletion:
+async def _pursue(open_port: OpenPort, call: Call, attempts: list[Attempt], started: float, *, blocking: bool) -> Any:
     """One model, asked until it answers or it is of no use to ask again."""
     if call.mock is not None:
         return await _mocked(call, blocking=blocking)
@@ -581,7 +721,7 @@ class Pursuit:
         self.blocking = blocking
         self.retries = 0
 
-    async def ask(self, decoder: Callable[[], Decoder]) -> Flow | ChatCompletion:
+    async def ask(self, decoder: Callable[[], Decoder]) -> Any:
         """The answer; `decoder` makes the decoder of each attempt.
 
         Raises:
@@ -601,8 +741,8 @@ class Pursuit:
                 if pause is None:
                     raise
             else:
-                if isinstance(answer, Flow):
-                    self.attempts.append(_record(call, watch, None, answer.answer.status_code))
+                status = answer.answer.status_code if isinstance(answer, Flow) else 200
+                self.attempts.append(_record(call, watch, None, status))
                 return answer
             await self.port.sleep(pause)
 
@@ -641,7 +781,7 @@ class Pursuit:
 
 
 def _record(call: Call, watch: Watch, error: APIError | None, status_code: int | None = None) -> Attempt:
-    return Attempt(
+    attempt = Attempt(
         provider=call.provider.slug,
         model=call.model,
         seconds=monotonic() - watch.began,
@@ -650,11 +790,11 @@ def _record(call: Call, watch: Watch, error: APIError | None, status_code: int |
         usage=error.usage if error is not None else None,
         deployment=call.deployment,
     )
+    log.attempted(attempt, call.url)
+    return attempt
 
 
-async def _attempt(
-    port: Port, call: Call, decoder: Callable[[], Decoder], watch: Watch, *, blocking: bool
-) -> Flow | ChatCompletion:
+async def _attempt(port: Port, call: Call, decoder: Callable[[], Decoder], watch: Watch, *, blocking: bool) -> Any:
     """One request: a stream up to its first event, or a whole response.
 
     Raises:
@@ -688,9 +828,7 @@ def _explained(call: Call, watch: Watch, error: Exception, answer: Answer | None
     return call.complete(known)
 
 
-async def _read(
-    call: Call, decoder: Callable[[], Decoder], watch: Watch, answer: Answer, *, blocking: bool
-) -> Flow | ChatCompletion:
+async def _read(call: Call, decoder: Callable[[], Decoder], watch: Watch, answer: Answer, *, blocking: bool) -> Any:
     """What an answer says."""
     if not 200 <= answer.status_code < 300:
         exchange = Exchange(answer, watch)
@@ -713,20 +851,14 @@ async def _read(
             return flow
         # The server did not stream. Its answer goes the way of all streams, as one of a single event.
         await flow.close()
-        events = as_events(_decoded(call, document))
-        return await _scripted(call, answer.status_code, answer.headers, events, watch, blocking=blocking)
+        events, reader = call.operation.as_stream(call, document)
+        return await _scripted(call, answer.status_code, answer.headers, events, reader, watch, blocking=blocking)
     exchange = Exchange(answer, watch)
     try:
         body = await exchange.whole()
     finally:
         await exchange.close()
-    return _decoded(call, body)
-
-
-def _decoded(call: Call, body: bytes) -> ChatCompletion:
-    """A whole response."""
-    row = call.provider
-    return decode_response(body, family=row.family, dialect=row.dialect, model=call.model, answer_tool=call.answer_tool)
+    return call.operation.decode(call, body)
 
 
 def _refusal(answer: Answer, body: bytes) -> APIError:
@@ -742,10 +874,9 @@ def _refusal(answer: Answer, body: bytes) -> APIError:
 
 
 async def _scripted(
-    call: Call, status_code: int, headers: Headers, body: bytes, watch: Watch, *, blocking: bool
+    call: Call, status_code: int, headers: Headers, body: bytes, decoder: Any, watch: Watch, *, blocking: bool
 ) -> Flow:
-    """A stream of bytes that are there already, in the family that all others are translated to."""
-    decoder = Decoder(include_usage=call.include_usage, model=call.model, keep_partial=call.keep_partial)
+    """A stream of bytes that are there already."""
     flow = Flow(Scripted(status_code, headers, body, blocking=blocking), watch, decoder, call.complete)
     await flow.begin()
     return flow
@@ -769,9 +900,10 @@ async def _mocked(call: Call, *, blocking: bool) -> Flow | ChatCompletion:
         )
     completion = decode_response(orjson.dumps(mock, default=plain), model=call.model)
     if not call.stream:
-        return completion
+        return completion if call.estimate is None else call.estimate.respond(completion)
     watch = Watch(call.timeouts, monotonic())
-    return await _scripted(call, 200, Headers(), as_events(completion), watch, blocking=blocking)
+    events, decoder = as_events(completion), _estimating(call, "chat")
+    return await _scripted(call, 200, Headers(), events, decoder, watch, blocking=blocking)
 
 
 async def _mocked_stream(call: Call, items: Sequence[Any], *, blocking: bool) -> Flow | ChatCompletion:
@@ -789,8 +921,8 @@ async def _mocked_stream(call: Call, items: Sequence[Any], *, blocking: bool) ->
         if completion is None:
             raise BadRequestError("mock_response: no chunks", param="mock_response")
         return completion
-    decoder = Decoder(include_usage=call.include_usage, model=call.model, keep_partial=call.keep_partial)
-    flow = Flow(Mocked(items, blocking=blocking), Watch(call.timeouts, monotonic()), decoder, call.complete)
+    watch = Watch(call.timeouts, monotonic())
+    flow = Flow(Mocked(items, blocking=blocking), watch, _estimating(call, "chat"), call.complete)
     try:
         await flow.begin()
     except APIError as error:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from weakref import WeakSet
 
 from ._native import ChatCompletion, ChatCompletionChunk, CompletionUsage, Decoder
@@ -14,6 +14,9 @@ from .clocks import NEVER, Watch
 from .errors import APIConnectionError, APIError, APIResponseValidationError, Headers, Response
 from .parser import TURN, ending, other_tasks
 from .transport import Answer, failure, media_type, request_id, run
+
+if TYPE_CHECKING:
+    from .hooks import Observation
 
 TAIL = 0.25
 """Seconds for the end of the body after the stream has said that it is over: with it the connection can be used again,
@@ -83,7 +86,11 @@ it, left its loop, or let go of it."""
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a stream ended, and what was known then. `error` is what it was failed or cancelled by."""
+    """How a stream ended, and what was known then.
+
+    error: what it was failed or cancelled by. dropped: it was let go of, perhaps to the garbage collector: whoever is
+    told of it now is told in any thread, under any lock.
+    """
 
     how: How
     error: BaseException | None
@@ -91,6 +98,7 @@ class Outcome:
     timings: Timings
     attempts: Sequence[Attempt]
     decoder: Decoder
+    dropped: bool = False
 
     def response(self) -> ChatCompletion | None:
         """What had been received, built now; None if nothing was or nothing was kept."""
@@ -182,6 +190,8 @@ class Flow(Exchange):
         self.to_first_token: float | None = None
         self.left = False
         self.resume: Callable[[Flow, APIError], Awaitable[Flow]] | None = None
+        self.observation: Observation | None = None
+        self._dropped = False
         self._complete = complete
         self._listeners: list[Callable[[Outcome], object]] = []
         self._settled = threading.Lock()  # taken once, and never given back
@@ -195,6 +205,11 @@ class Flow(Exchange):
         self._listeners.append(listener)
         _heard.add(self)
 
+    def observe(self, observation: "Observation") -> None:
+        """Has the hooks of the call told of the first token and of the end."""
+        self.observation = observation
+        self.on_settled(observation.settled)
+
     def settle(self, how: How, error: BaseException | None = None) -> None:
         """The stream has ended: tells those who listen, the first time."""
         # A forked child has a copy of its parent's stream, which ends in the parent.
@@ -202,16 +217,28 @@ class Flow(Exchange):
             return
         if self._listeners:
             how = "left" if self.left else how
-            outcome = Outcome(how, error, self.decoder.usage, self.timings(), self.attempts, self.decoder)
+            known = self.decoder.usage, self.timings(), self.attempts, self.decoder
+            outcome = Outcome(how, error, *known, dropped=self._dropped)
             for listener in self._listeners:
                 listener(outcome)
 
     def abandon(self) -> None:
         """As of an Exchange."""
         super().abandon()
+        self._dropped = True
         self.settle("left")
 
     __del__ = abandon
+
+    async def close(self) -> None:
+        """As of an Exchange; the hooks have been told when it returns."""
+        await super().close()
+        await self.told()
+
+    async def told(self) -> None:
+        """Waits for hooks that have something to wait for."""
+        if self.observation is not None:
+            await self.observation.told()
 
     def timings(self) -> Timings:
         """How fast it went so far."""
@@ -261,6 +288,8 @@ class Flow(Exchange):
         if self.to_first_token is None and any(map(speaks, chunks)):
             self.to_first_token = self.watch.seen - self.watch.began
             self.watch.first_due = NEVER
+            if self.observation is not None:
+                self.observation.first_token()
         return self.to_first_token is None or not self.watch.armed
 
     async def tail(self) -> None:
@@ -369,6 +398,8 @@ def _exit() -> None:
     """Streams that are open at the end have ended too: by the caller."""
     for flow in list(_heard):
         flow.settle("left")
+        if flow.observation is not None:
+            flow.observation.tell_elsewhere()
 
 
 def is_event(data: bytes) -> bool:
@@ -613,6 +644,7 @@ async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
                 while True:
                     if attending:
                         attending = flow.attend(chunks)
+                        await flow.told()
                     if len(chunks) == 1:
                         yield chunks[0]  # the HTTP library gives the loop a turn with each read
                     else:

@@ -402,7 +402,7 @@ def test_tokens_are_guessed_first_and_counted_then(clock: Clock) -> None:
     assert routed.deployments()[0].tpm == 80
     with pytest.raises(RateLimitError):
         routed.completion("m", MESSAGES, max_completion_tokens=30)
-    routed.completion("m", MESSAGES, max_tokens=15)
+    routed.completion("m", MESSAGES, max_tokens=5)
 
 
 def test_with_fallbacks_nobody_waits(clock: Clock) -> None:
@@ -865,6 +865,59 @@ def test_a_stream_can_be_gone_on_with_after_a_cut(at: Make, up: Upstream, world:
     assert [attempt.deployment for attempt in streamed.attempts] == ["m#0", "m#0"]
     (deployment,) = routed.deployments()
     assert (deployment.in_flight, deployment.answered, deployment.failed) == (0, 1, 0)
+
+
+# Around it ------------------------------------------------------------------------------------------------------------
+
+
+class Diary:
+    """What a hook is told."""
+
+    def __init__(self) -> None:
+        self.started_with: list[Any] = []
+        self.ended_with: list[Any] = []
+
+    def started(self, call: Any) -> None:
+        self.started_with.append(call)
+
+    def ended(self, call: Any, end: Any) -> None:
+        self.ended_with.append(end)
+
+
+@pytest.mark.parametrize("how", ["argument", "default"])
+def test_hooks_are_told_of_one_call(world: Any, at: Make, how: str) -> None:
+    diary = Diary()
+    routed = Router([at("m", "hello?status=500"), at("n", "hello")], fallbacks=[{"m": ["n"]}], num_retries=0)
+    with penstock.configured(hooks=[diary] if how == "default" else []):
+        stream(routed, world, hooks=[diary] if how == "argument" else None)
+    (call,), (end,) = diary.started_with, diary.ended_with
+    assert (call.model, call.stream) == ("m", True)
+    assert (end.how, end.model, len(end.attempts)) == ("complete", "hello", 2)
+    with pytest.raises(RateLimitError):
+        ask(Router([mocked("m", "a", rpm=0)], timeout=1), world, hooks=[diary])
+    assert diary.ended_with[-1].how == "failed"
+
+
+def test_defaults_go_before_nothing(up: Upstream, at: Make) -> None:
+    with penstock.configured(max_retries=0, drop_params=True):
+        with pytest.raises(InternalServerError):
+            Router([at("m", "hello?status=500")]).completion("m", MESSAGES)
+        assert asked(up) == {"hello": 1}
+        with pytest.raises(InternalServerError):
+            Router([at("m", "hello?status=500")], num_retries=1).completion("m", MESSAGES)
+        assert asked(up) == {"hello": 3}
+    with penstock.configured(timeout=0.1), pytest.raises(Timeout):
+        Router([at("m", "hello?first_byte=5")], num_retries=0).completion("m", MESSAGES)
+
+
+def test_prices_can_be_in_ones_own_table() -> None:
+    prices = {"openai/dear": {"input_cost_per_token": 2e-6, "output_cost_per_token": 2e-6}}
+    cheap = mocked("m", "cheap", input_cost_per_token=1e-6, output_cost_per_token=1e-6)
+    with penstock.configured(prices=prices):
+        routed = Router([mocked("m", "unknown"), mocked("m", "dear"), cheap], routing_strategy="cost-based-routing")
+    answers = {text(routed.completion("m", MESSAGES)) for _ in range(10)}
+    assert answers == {"cheap"}
+    assert [member.rules["price"] for member in routed._groups["m"].members] == [None, 4e-6, 2e-6]
 
 
 # One behaviour in one place ------------------------------------------------------------------------------------------

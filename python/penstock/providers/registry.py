@@ -75,6 +75,18 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """An RSA key that signs each request, as the eighth draft of HTTP Signatures says, where there is no other key.
+
+    key_id: whose key it is, with `{setting}`s. key, key_file: the settings that hold it as PEM, or its path.
+    """
+
+    key_id: str
+    key: str
+    key_file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MessageRules:
     """What messages have to be like where others than a family's usual ones are refused.
 
@@ -120,6 +132,7 @@ class Variant:
     settings: Mapping[str, str] = field(default_factory=dict)
     sends: str | None = None
     family: str | None = None
+    dialect: Mapping[str, str] | None = None
     base_url: str | None = None
     chat_path: str | None = None
     stream_path: str | None = None
@@ -154,16 +167,20 @@ class Provider:
     grants: exchanges of other secrets, or of the key, for a token.
     signed_as: the name of the service that requests are signed for where there is no key.
     google_scope: what Google's credentials are asked for where there is no key.
+    signature: what requests are signed with where there is no key.
     headers: sent with every request.
     fields: of every body, with `{setting}`s and `{model}`; without a value for them, or as None, a field is left out.
     stream_options: whether it accepts this parameter, so that it can be asked for the usage of a stream.
     usage: when its streams tell it, in words, where that was seen to differ from its family. Decoders need not know.
-    renames: parameters that it spells differently. `spellings`: values of parameters that it spells differently.
+    renames: parameters that it spells differently. `words`: those that it spells so only where the value is a word.
+    spellings: values of parameters that it spells differently.
     unsupported: parameters that its documentation leaves out.
     messages: what it asks of messages beyond what its family does.
     prefill: how it is asked to go on from a part of an answer, where its documentation says that it does.
     body: which request body it takes, in families that have several.
     variants: calls that go elsewhere; the first that fits counts.
+    price_list: its id in genai-prices, where that finds another or none by the slug; "" for none.
+    telemetry: its name in the semantic conventions of OpenTelemetry, where that is not the slug.
     elsewhere: how to speak to a server at another base URL that is called by this provider's name.
     """
 
@@ -185,18 +202,22 @@ class Provider:
     grants: tuple[Grant, ...] = ()
     signed_as: str | None = None
     google_scope: str | None = None
+    signature: Signature | None = None
     settings: tuple[Setting, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, str | None] = field(default_factory=dict)
     stream_options: bool = False
     usage: str | None = None
     renames: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
     spellings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unsupported: frozenset[str] = frozenset()
     messages: MessageRules | None = None
     prefill: Prefill | None = None
     body: str = ""
     variants: tuple[Variant, ...] = ()
+    price_list: str | None = None
+    telemetry: str | None = None
     elsewhere: "Provider | None" = None
 
     def keywords(self) -> frozenset[str]:
@@ -227,6 +248,9 @@ MISTRAL_MESSAGES = MessageRules(
 
 WITH_FINISH, IN_EVERY_CHUNK = "with the finish reason", "in every chunk"
 """`usage` of those that are not asked, or tell before they would have to."""
+
+IN_A_CHUNK, NEVER = "after the finish reason, in a chunk of its own", "never"
+"""`usage` of those that differ from their family."""
 
 Names = str | tuple[str, ...]
 
@@ -301,6 +325,10 @@ AWS_SETTINGS = (
     Setting(keyword="aws_session_token"),
     Setting(keyword="aws_profile_name"),
 )
+
+
+ARN = r"arn:aws[a-z-]*:bedrock:(?P<aws_region_name>[a-z0-9-]+):.+"
+"""A model id that belongs to its region, whatever else is set."""
 
 
 OTHERS_LACK = frozenset(
@@ -488,6 +516,84 @@ RESPONSES: Mapping[str, Any] = {
 }
 
 
+TEXT: Mapping[str, Any] = {
+    "family": "text",
+    "chat_path": "/completions",
+    "renames": MAX_TOKENS,
+    "unsupported": PLAIN_TEXT_LACKS
+    - {
+        "n",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "user",
+        "seed",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+    },
+    "body": "completions",
+}
+
+TOKENS: Mapping[str, Any] = {
+    "family": "text",
+    "chat_path": "/generate",
+    "stream_path": "/generate_stream",
+    "renames": MAX_TOKENS,
+    "unsupported": PLAIN_TEXT_LACKS - {"frequency_penalty", "seed", "top_k", "repetition_penalty"},
+    "body": "generate",
+}
+
+INVOCATIONS: Mapping[str, Any] = {
+    "family": "invocations",
+    "chat_path": "/endpoints/{model}/invocations",
+    "stream_path": "/endpoints/{model}/invocations-response-stream",
+    "renames": MAX_TOKENS,
+    "body": "chat",
+}
+
+
+def sagemaker(slug: str, **rest: Any) -> Provider:
+    """An endpoint that hosts some model server; the row says whose body it takes."""
+    return Provider(
+        slug=slug,
+        base_url="https://runtime.sagemaker.{aws_region_name}.amazonaws.com",
+        key_required=False,
+        signed_as="sagemaker",
+        settings=(*AWS_SETTINGS, Setting(keyword="model_id", header="x-amzn-sagemaker-inference-component")),
+        **{**INVOCATIONS, **rest},
+    )
+
+
+WATSONX: Mapping[str, Any] = {
+    "base_url": "https://{watsonx_region_name}.ml.cloud.ibm.com",
+    "key_env": ("WATSONX_APIKEY", "WATSONX_API_KEY", "WX_API_KEY"),
+    "base_env": ("WATSONX_API_BASE", "WATSONX_URL", "WX_URL", "WML_URL"),
+    "tokens": (
+        Token(keyword="token", env=("WATSONX_TOKEN",)),
+        Token(keyword="zen_api_key", env=("WATSONX_ZENAPIKEY",), auth=("authorization", "ZenApiKey {key}")),
+    ),
+    "grants": (
+        Grant(
+            needs=("api_key",),
+            url="{watsonx_iam_url}",
+            form={"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": "{api_key}"},
+        ),
+    ),
+    "settings": (
+        Setting(keyword="watsonx_region_name", env=("WATSONX_REGION",)),
+        Setting(
+            keyword="watsonx_iam_url",
+            env=("WATSONX_IAM_URL",),
+            default="https://iam.cloud.ibm.com/identity/token",
+        ),
+        Setting(keyword="project_id", env=("WATSONX_PROJECT_ID",)),
+        Setting(keyword="space_id", env=("WATSONX_SPACE_ID", "WATSONX_DEPLOYMENT_SPACE_ID")),
+        Setting(keyword="api_version", env=("WATSONX_API_VERSION",), default="2024-10-08"),
+    ),
+}
+
+
 def _replay(_: Mapping[str, str]) -> str:
     """The base URL of the local replay server, which starts with the first call that needs it."""
     from penstock import replay
@@ -560,6 +666,7 @@ ROWS: tuple[Provider, ...] = (
     compatible("assemblyai", "https://llm-gateway.assemblyai.com/v1", "ASSEMBLYAI_API_KEY"),
     Provider(
         slug="azure",
+        telemetry="azure.ai.openai",
         # AZURE_API_BASE is https://RESOURCE.openai.azure.com, and `model` the name of the deployment there.
         base_env=("AZURE_API_BASE",),
         hosts=AZURE_HOSTS,
@@ -580,6 +687,8 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="azure_ai",
+        price_list="azure",
+        telemetry="azure.ai.inference",
         # AZURE_AI_API_BASE is https://RESOURCE.services.ai.azure.com, or the endpoint of one serverless model.
         base_env=("AZURE_AI_API_BASE",),
         hosts=AZURE_HOSTS,
@@ -614,6 +723,21 @@ ROWS: tuple[Provider, ...] = (
             ),
         ),
     ),
+    Provider(
+        slug="azure_text",
+        base_env=("AZURE_API_BASE",),
+        hosts=AZURE_HOSTS,
+        key_env=("AZURE_API_KEY", "AZURE_OPENAI_API_KEY"),
+        auth=API_KEY,
+        **ENTRA,
+        settings=(
+            Setting(keyword="api_version", env=("AZURE_API_VERSION",), default="2024-10-21"),
+            *ENTRA_SETTINGS,
+        ),
+        stream_options=True,
+        usage=IN_A_CHUNK,
+        **{**TEXT, "chat_path": "/openai/deployments/{model}/completions?api-version={api_version}"},
+    ),
     classic(
         "baseten",
         "https://inference.baseten.co/v1",
@@ -631,6 +755,7 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="bedrock",
+        telemetry="aws.bedrock",
         base_url="https://bedrock-runtime.{aws_region_name}.amazonaws.com",
         base_env=("AWS_BEDROCK_RUNTIME_ENDPOINT",),
         key_env=("AWS_BEARER_TOKEN_BEDROCK",),
@@ -649,10 +774,11 @@ ROWS: tuple[Provider, ...] = (
                 r"mistral\.(?:mistral-7b|mixtral|mistral-(?:large|small)-2402)-", "inst", PLAIN_TEXT_LACKS - {"top_k"}
             ),
             _invoked(r"mistral\.|openai\.|qwen\.", "chat", frozenset()),
+            Variant(model=f"converse/(?P<name>{ARN})", sends="{name}"),
             Variant(model="converse/(?P<name>.+)", sends="{name}"),
+            Variant(model=f"invoke/(?P<name>{ARN})", sends="{name}", **INVOKE),
             Variant(model="invoke/(?P<name>.+)", sends="{name}", **INVOKE),
-            # An ARN belongs to its region, whatever else is set.
-            Variant(model="arn:aws[a-z-]*:bedrock:(?P<aws_region_name>[a-z0-9-]+):.+"),
+            Variant(model=ARN),
             Variant(model=r"(.+\.)?mistral\..+", messages=MessageRules(call_id=9)),
         ),
         **CONVERSE,
@@ -692,12 +818,28 @@ ROWS: tuple[Provider, ...] = (
         hosts=("gateway.ai.cloudflare.com",),
         usage="with the finish reason, up to three times; the last may be all zeros",
         settings=(Setting(keyword="account_id", env=("CLOUDFLARE_ACCOUNT_ID",)),),
+        # The native interface, by its own base URL: .../ai/run. It tells no finish reason.
+        variants=(
+            Variant(
+                base=".*/ai/run",
+                family="text",
+                body="chat",
+                chat_path="/{model}",
+                fields={"model": None},
+                stream_options=False,
+                renames=MAX_TOKENS,
+                unsupported=OTHERS_LACK
+                | {"n", "modalities", "logprobs", "top_logprobs", "reasoning_effort", "thinking"},
+            ),
+        ),
     ),
     classic(
         "codestral",
         "https://codestral.mistral.ai/v1",
         "CODESTRAL_API_KEY",
         "CODESTRAL_API_BASE",
+        price_list="mistral",
+        telemetry="mistral_ai",
         stream_options=False,  # this and the rest as mistral, of which it is an endpoint with keys of its own
         usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
@@ -719,7 +861,7 @@ ROWS: tuple[Provider, ...] = (
     compatible("cortecs", "https://api.cortecs.ai/v1", "CORTECS_API_KEY", "CORTECS_API_BASE"),
     classic("crusoe", "https://managed-inference-api-proxy.crusoecloud.com/v1", "CRUSOE_API_KEY", "CRUSOE_API_BASE"),
     # Any server: nothing is known of it, and no variable has its key.
-    classic("custom_openai", None, aliases=("openai_like",), key_required=False),
+    classic("custom_openai", None, aliases=("openai_like",), key_required=False, price_list=""),
     classic("darkbloom", "https://api.darkbloom.dev/v1", "DARKBLOOM_API_KEY", "DARKBLOOM_API_BASE"),
     compatible(
         "dashscope",
@@ -804,6 +946,7 @@ ROWS: tuple[Provider, ...] = (
         "https://api.fireworks.ai/inference/v1",
         ("FIREWORKS_API_KEY", "FIREWORKS_AI_API_KEY", "FIREWORKSAI_API_KEY", "FIREWORKS_AI_TOKEN"),
         "FIREWORKS_API_BASE",
+        price_list="fireworks",
         spellings=REQUIRED_IS_ANY,
         # A bare name is one of its own models; NAME#DEPLOYMENT is complete.
         variants=(Variant(model="[^/#]+", sends="accounts/fireworks/models/{model}"),),
@@ -817,6 +960,7 @@ ROWS: tuple[Provider, ...] = (
     classic("galadriel", "https://api.galadriel.com/v1", "GALADRIEL_API_KEY", "GALADRIEL_API_BASE"),
     Provider(
         slug="gemini",
+        telemetry="gcp.gemini",
         models=("gemini-",),
         base_url="https://generativelanguage.googleapis.com/v1beta",
         base_env=("GEMINI_API_BASE",),
@@ -898,6 +1042,14 @@ ROWS: tuple[Provider, ...] = (
         ("HF_API_BASE", "HUGGINGFACE_API_BASE"),
         hosts=("*.endpoints.huggingface.cloud", "api-inference.huggingface.co"),
         variants=(
+            # An endpoint's native interface.
+            Variant(
+                base=".+",
+                model="text-generation-inference/(?P<name>.+)",
+                sends="{name}",
+                stream_options=False,
+                **TOKENS,
+            ),
             # A dedicated endpoint is given without the path.
             Variant(base="https?://[^/]+", chat_path="/v1/chat/completions"),
             # PROVIDER/ORGANISATION/NAME is written ORGANISATION/NAME:PROVIDER by now.
@@ -920,7 +1072,7 @@ ROWS: tuple[Provider, ...] = (
     compatible("lm_studio", "http://localhost:1234/v1", "LM_STUDIO_API_KEY", "LM_STUDIO_API_BASE", key_required=False),
     classic("maritalk", "https://chat.maritaca.ai/api", "MARITALK_API_KEY", "MARITALK_API_BASE"),
     compatible("meta", "https://api.meta.ai/v1", "META_API_KEY", "META_API_BASE"),
-    compatible("meta_llama", "https://api.llama.com/compat/v1", "LLAMA_API_KEY", "LLAMA_API_BASE"),
+    compatible("meta_llama", "https://api.llama.com/compat/v1", "LLAMA_API_KEY", "LLAMA_API_BASE", price_list="meta"),
     compatible(
         "minimax",
         "https://api.minimax.io/v1",
@@ -933,6 +1085,7 @@ ROWS: tuple[Provider, ...] = (
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",
         "MISTRAL_API_BASE",
+        telemetry="mistral_ai",
         models=("mistral-", "magistral-", "codestral-"),
         prefill=Prefill(message={"prefix": True}),
         stream_options=False,  # it may refuse it
@@ -975,6 +1128,24 @@ ROWS: tuple[Provider, ...] = (
         ("NVIDIA_NIM_API_KEY", "NVIDIA_API_KEY"),
         "NVIDIA_NIM_API_BASE",
     ),
+    compatible(
+        "oci",
+        "https://inference.generativeai.{oci_region}.oci.oraclecloud.com/openai/v1",
+        "OCI_GENAI_API_KEY",
+        key_required=False,
+        signature=Signature(
+            key_id="{oci_tenancy}/{oci_user}/{oci_fingerprint}", key="oci_key", key_file="oci_key_file"
+        ),
+        settings=(
+            Setting(keyword="oci_region", env=("OCI_REGION",)),
+            Setting(keyword="oci_compartment_id", env=("OCI_COMPARTMENT_ID",), header="opc-compartment-id"),
+            Setting(keyword="oci_tenancy", env=("OCI_TENANCY",)),
+            Setting(keyword="oci_user", env=("OCI_USER",)),
+            Setting(keyword="oci_fingerprint", env=("OCI_FINGERPRINT",)),
+            Setting(keyword="oci_key", env=("OCI_KEY",)),
+            Setting(keyword="oci_key_file", env=("OCI_KEY_FILE",)),
+        ),
+    ),
     Provider(
         slug="ollama",
         aliases=("ollama_chat",),
@@ -1010,6 +1181,7 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="openai_responses",
+        telemetry="openai",
         base_url="https://api.openai.com/v1",
         base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
         key_env=("OPENAI_API_KEY",),
@@ -1040,6 +1212,14 @@ ROWS: tuple[Provider, ...] = (
     ),
     classic("pinstripes", "https://pinstripes.io/v1", "PINSTRIPES_API_KEY", "PINSTRIPES_API_BASE"),
     classic("poe", "https://api.poe.com/v1", "POE_API_KEY"),
+    Provider(
+        slug="predibase",
+        base_url="https://serving.app.predibase.com/{tenant_id}/deployments/v2/llms",
+        base_env=("PREDIBASE_API_BASE",),
+        key_env=("PREDIBASE_API_KEY",),
+        settings=(Setting(keyword="tenant_id", env=("PREDIBASE_TENANT_ID",)),),
+        **{**TOKENS, "chat_path": "/{model}/generate", "stream_path": "/{model}/generate_stream"},
+    ),
     compatible("prism", "https://api.prisminference.com/v1", "PRISM_API_KEY", "PRISM_API_BASE"),
     classic("publicai", "https://api.publicai.co/v1", "PUBLICAI_API_KEY", "PUBLICAI_API_BASE"),
     compatible(
@@ -1078,11 +1258,17 @@ ROWS: tuple[Provider, ...] = (
         key_required=False,
         stream_options=True,
         # replay/FAMILY/CASE is that family's; a bare case is one of chat completions.
-        variants=tuple(
-            Variant(model=f"{shape['family']}/.+", **shape)
-            for shape in (COHERE, CONVERSE, GENERATE, INVOKE, MESSAGES, OLLAMA, RESPONSES)
+        variants=(
+            Variant(model="text/text-output", dialect={"end": "eof"}, **TEXT),
+            *(
+                Variant(model=f"{shape['family']}/.+", **shape)
+                for shape in (COHERE, CONVERSE, GENERATE, INVOCATIONS, INVOKE, MESSAGES, OLLAMA, RESPONSES, TEXT)
+            ),
         ),
     ),
+    sagemaker("sagemaker", **{**TOKENS, **INVOCATIONS, "body": "generate", "unsupported": TOKENS["unsupported"]}),
+    sagemaker("sagemaker_chat", stream_options=True),
+    sagemaker("sagemaker_nova", stream_options=True),
     compatible("sail", "https://api.sailresearch.com/v1", "SAIL_API_KEY", "SAIL_API_BASE"),
     classic("sambanova", "https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY", "SAMBANOVA_API_BASE"),
     classic("sarvam", "https://api.sarvam.ai/v1", "SARVAM_API_KEY"),
@@ -1096,6 +1282,11 @@ ROWS: tuple[Provider, ...] = (
         dialect={"end": "done"},
         settings=(Setting(keyword="account_id", env=("SNOWFLAKE_ACCOUNT_ID",)),),
         headers={"x-snowflake-authorization-token-type": "KEYPAIR_JWT"},
+        variants=(
+            # The older endpoint, of which nobody has seen how its streams end.
+            Variant(base="https?://[^/]+/api/v2/cortex", chat_path="/inference:complete", dialect={"end": "eof"}),
+            Variant(base="https?://[^/]+", chat_path="/api/v2/cortex/v1/chat/completions"),
+        ),
         # A programmatic access token is written pat/TOKEN.
         tokens=(Token(prefix="pat/", headers={"x-snowflake-authorization-token-type": "PROGRAMMATIC_ACCESS_TOKEN"}),),
     ),
@@ -1107,6 +1298,39 @@ ROWS: tuple[Provider, ...] = (
         "TENSORMESH_INFERENCE_API_KEY",
         "TENSORMESH_SERVERLESS_BASE_URL",
     ),
+    Provider(
+        slug="text-completion-codestral",
+        base_url="https://codestral.mistral.ai/v1",
+        base_env=("CODESTRAL_API_BASE",),
+        key_env=("CODESTRAL_API_KEY",),
+        usage=WITH_FINISH,
+        # What follows the text to be written is `suffix`, in extra_body.
+        **{
+            **TEXT,
+            "chat_path": "/fim/completions",
+            "renames": {**MAX_TOKENS, "seed": "random_seed"},
+            "unsupported": PLAIN_TEXT_LACKS - {"seed"},
+        },
+    ),
+    Provider(
+        slug="text-completion-inception",
+        base_url="https://api.inceptionlabs.ai/v1",
+        base_env=("INCEPTION_API_BASE",),
+        key_env=("INCEPTION_API_KEY",),
+        stream_options=True,
+        usage=IN_A_CHUNK,
+        **{**TEXT, "chat_path": "/fim/completions"},
+    ),
+    Provider(
+        slug="text-completion-openai",
+        base_url="https://api.openai.com/v1",
+        base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+        key_env=("OPENAI_API_KEY",),
+        settings=OPENAI_SETTINGS,
+        stream_options=True,
+        usage=IN_A_CHUNK,
+        **TEXT,
+    ),
     classic(
         "together_ai",
         "https://api.together.xyz/v1",
@@ -1115,6 +1339,20 @@ ROWS: tuple[Provider, ...] = (
         aliases=("together",),
         usage=WITH_FINISH,
         hosts=("api.together.ai",),
+    ),
+    Provider(
+        slug="triton",
+        family="text",
+        # api_base is a model's: http://HOST:8000/v2/models/NAME. What ends an answer is not told.
+        dialect={"end": "eof"},
+        chat_path="/generate",
+        stream_path="/generate_stream",
+        key_required=False,
+        usage=NEVER,
+        renames=MAX_TOKENS,
+        unsupported=OTHERS_LACK | {"n", "modalities", "response_format", "reasoning_effort", "tools", "tool_choice"},
+        body="text_input",
+        variants=(Variant(base=".*/generate", chat_path="", stream_path="_stream"),),
     ),
     compatible("v0", "https://api.v0.dev/v1", "V0_API_KEY", "V0_API_BASE"),
     classic("veniceai", "https://api.venice.ai/api/v1", "VENICE_AI_API_KEY"),
@@ -1130,6 +1368,7 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="vertex_ai",
+        telemetry="gcp.vertex_ai",
         aliases=("vertex_ai_beta",),
         family="gemini",
         base_url=_vertex,
@@ -1168,6 +1407,7 @@ ROWS: tuple[Provider, ...] = (
                 renames={**MAX_TOKENS, "seed": "random_seed"},
                 spellings=REQUIRED_IS_ANY,
                 unsupported=frozenset(),
+                messages=MISTRAL_MESSAGES,
             ),
             Variant(
                 model="(?:ai21/)?(?P<name>jamba-.+)",
@@ -1197,33 +1437,9 @@ ROWS: tuple[Provider, ...] = (
         hosts=("ark.*.volces.com",),
     ),
     classic("wandb", "https://api.inference.wandb.ai/v1", "WANDB_API_KEY", "WANDB_API_BASE"),
-    compatible(
-        "watsonx",
-        "https://{watsonx_region_name}.ml.cloud.ibm.com",
-        ("WATSONX_APIKEY", "WATSONX_API_KEY", "WX_API_KEY"),
-        ("WATSONX_API_BASE", "WATSONX_URL", "WX_URL", "WML_URL"),
-        tokens=(
-            Token(keyword="token", env=("WATSONX_TOKEN",)),
-            Token(keyword="zen_api_key", env=("WATSONX_ZENAPIKEY",), auth=("authorization", "ZenApiKey {key}")),
-        ),
-        grants=(
-            Grant(
-                needs=("api_key",),
-                url="{watsonx_iam_url}",
-                form={"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": "{api_key}"},
-            ),
-        ),
-        settings=(
-            Setting(keyword="watsonx_region_name", env=("WATSONX_REGION",)),
-            Setting(
-                keyword="watsonx_iam_url",
-                env=("WATSONX_IAM_URL",),
-                default="https://iam.cloud.ibm.com/identity/token",
-            ),
-            Setting(keyword="project_id", env=("WATSONX_PROJECT_ID",)),
-            Setting(keyword="space_id", env=("WATSONX_SPACE_ID", "WATSONX_DEPLOYMENT_SPACE_ID")),
-            Setting(keyword="api_version", env=("WATSONX_API_VERSION",), default="2024-10-08"),
-        ),
+    Provider(
+        slug="watsonx",
+        **WATSONX,
         chat_path="/ml/v1/text/chat?version={api_version}",
         stream_path="/ml/v1/text/chat_stream?version={api_version}",
         # Whether to stream stands in the path.
@@ -1234,6 +1450,7 @@ ROWS: tuple[Provider, ...] = (
             "project_id": "{project_id}",
             "space_id": "{space_id}",
         },
+        words={"tool_choice": "tool_choice_option"},
         stream_options=False,
         variants=(
             # A deployment knows its model and its project.
@@ -1245,12 +1462,33 @@ ROWS: tuple[Provider, ...] = (
             ),
         ),
     ),
+    Provider(
+        slug="watsonx_text",
+        **WATSONX,
+        family="text",
+        body="generation",
+        chat_path="/ml/v1/text/generation?version={api_version}",
+        stream_path="/ml/v1/text/generation_stream?version={api_version}",
+        fields={"model_id": "{model}", "project_id": "{project_id}", "space_id": "{space_id}"},
+        usage=IN_EVERY_CHUNK,
+        renames=MAX_TOKENS,
+        unsupported=PLAIN_TEXT_LACKS - {"seed", "top_k", "repetition_penalty"},
+        variants=(
+            Variant(
+                model="deployment/(?P<deployment_id>[^/]+)",
+                chat_path="/ml/v1/deployments/{deployment_id}/text/generation?version={api_version}",
+                stream_path="/ml/v1/deployments/{deployment_id}/text/generation_stream?version={api_version}",
+                fields={},
+            ),
+        ),
+    ),
     classic(
         "xai",
         "https://api.x.ai/v1",
         "XAI_API_KEY",
         "XAI_API_BASE",
         models=("grok-",),
+        telemetry="x_ai",
         hosts=("*.api.x.ai",),
         dialect={"reasoning": "beside"},
     ),
@@ -1273,7 +1511,6 @@ PROVIDERS: Mapping[str, Provider] = {name: row for row in ROWS for name in (row.
 NOT_SERVED: Mapping[str, str] = {
     "a2a": "speaks A2A, a JSON-RPC of agents",
     "anthropic_text": "text completions of 2023",
-    "azure_text": "text completions",
     "bytez": "raw text, no usage",
     "chatgpt": "login of a consumer subscription",
     "custom": "no format that anybody specified",
@@ -1283,18 +1520,8 @@ NOT_SERVED: Mapping[str, str] = {
     "langflow": "a flow server, no chat",
     "langgraph": "an agent server, no chat",
     "nlp_cloud": "raw text, no usage",
-    "oci": "formats of its own, and signed requests",
     "petals": "runs in the process",
-    "predibase": "format of TGI",
     "replicate": "two requests and raw text",
-    "sagemaker": "signed requests in AWS framing",
-    "sagemaker_chat": "as sagemaker",
-    "sagemaker_nova": "as sagemaker",
-    "sap": "needs an OAuth exchange before the call",
-    "text-completion-codestral": "fill in the middle, no chat",
-    "text-completion-inception": "fill in the middle, no chat",
-    "text-completion-openai": "text completions",
-    "triton": "a format of each model's own",
-    "watsonx_text": "a format of its own",
+    "sap": "a format of its own, at deployments that have to be looked up before the call",
 }
 """Who is called by name elsewhere and has no row here, with the reason."""
