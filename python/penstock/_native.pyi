@@ -428,6 +428,9 @@ class Failure:
         """Whether another model may do better, once retries are spent."""
     def pause(self, retries: int, max_retries: int, chance: float, /, *, first: float = 0.5) -> float | None:
         """Seconds to wait before the next attempt, or None for no more of them. `chance` is in [0, 1)."""
+    @staticmethod
+    def backoff(retries: int, chance: float, /, *, first: float = 0.5) -> float:
+        """Seconds to wait where nobody has said how long: they double, up to eight."""
 
 @final
 class RetryBudget:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from random import random
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
@@ -299,6 +300,8 @@ class Call:
     """What `source` gave for this attempt."""
     used_before: bool = False
     """Whether that token is an older one, so that the server may know better how good it is."""
+    deployment: str | None = None
+    """The id of the router's deployment that this is."""
 
     async def authorize(self, port: Port, watch: Watch, *, blocking: bool) -> Watch:
         """Gets the token that the call needs, if it is one of those. The clocks of the attempt begin after that.
@@ -624,11 +627,25 @@ async def perform(
     blocking: bool,
 ) -> Any:
     """The call with its fallbacks, its defaults and those who are told of it: a Flow, or a whole response."""
-    options = current().under(options)
+    ask = partial(_ask, operation, open_port)
+    return await observed(ask, operation, model, given_input, stream, current().under(options), blocking=blocking)
+
+
+async def observed(
+    ask: Callable[..., Awaitable[Any]],
+    operation: Operation,
+    model: str,
+    given_input: Any,
+    stream: bool | None,
+    options: dict[str, Any],
+    *,
+    blocking: bool,
+) -> Any:
+    """The answer that `ask` gets, and those who are told of it."""
     attempts: list[Attempt] = []
     hooks = options.pop("hooks", None) or ()
     if not hooks and not log.listens():
-        return await _ask(operation, open_port, model, given_input, stream, options, attempts, blocking=blocking)
+        return await ask(model, given_input, stream, options, attempts, blocking=blocking)
     from .hooks import CallStarted, Observation, check
 
     named = None
@@ -640,7 +657,7 @@ async def perform(
     observation = Observation(told, started, blocking=blocking)
     await observation.start()
     try:
-        answer = await _ask(operation, open_port, model, given_input, stream, options, attempts, blocking=blocking)
+        answer = await ask(model, given_input, stream, options, attempts, blocking=blocking)
     except BaseException as error:
         await observation.end("failed" if isinstance(error, Exception) else "cancelled", attempts, error)
         raise
@@ -780,6 +797,7 @@ def _record(call: Call, watch: Watch, error: APIError | None, status_code: int |
         status_code=error.status_code if error is not None else status_code,
         error=error,
         usage=error.usage if error is not None else None,
+        deployment=call.deployment,
     )
     log.attempted(attempt, call.url)
     return attempt

@@ -9,6 +9,7 @@ coroutine serves both worlds, as in `api`.
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
@@ -18,8 +19,11 @@ from typing import Any, Literal, Unpack, overload
 
 from . import retry, transport
 from ._native import ChatCompletion, CompletionUsage, Lease, Pool, Refusal, RetryBudget
-from .api import CHAT, OpenPort, Options, _known, _one_of, _plan, _pursue
+from .api import CHAT, OpenPort, Options, _known, _one_of, _plan, _pursue, observed, open_blocking
 from .clocks import NEVER, Timeouts
+from .configuration import current
+from .cost import price_of
+from .counting import prompt_tokens
 from .errors import (
     APIError,
     BadRequestError,
@@ -48,9 +52,6 @@ SHORTEST_NAP, LONGEST_NAP = 0.002, 0.05
 
 RESERVE = 100.0
 """Retries a minute beside those that `retry_budget` allows: those who ask seldom may retry as often as they say."""
-
-CHARACTERS = 4
-"""Of a token, about."""
 
 ENVIRONMENT = "os.environ/"
 
@@ -190,7 +191,7 @@ class Router:
             model_info: id (else the name and a number), the two costs, max_input_tokens; the rest is yours.
         routing_strategy: "simple-shuffle" (by weight, else rpm, else tpm), "least-busy", "latency-based-routing",
             "cost-based-routing" or "usage-based-routing".
-        num_retries: further attempts after a failed one, with another deployment if there is one.
+        num_retries: further attempts after a failed one, with another deployment if there is one; 2 by default.
         timeout: as of `completion`; a call's or a deployment's own goes first.
         fallbacks: [{"name": ["other", {"model": "third", **options}]}], asked in turn; "*" is every name without its
             own. context_window_fallbacks and content_policy_fallbacks are for those errors, default_fallbacks ([name])
@@ -217,7 +218,7 @@ class Router:
         model_list: Sequence[Mapping[str, Any]],
         *,
         routing_strategy: str = "simple-shuffle",
-        num_retries: int = 2,
+        num_retries: int | None = None,
         timeout: "float | Timeouts | None" = None,
         fallbacks: Sequence[Mapping[str, Any]] = (),
         context_window_fallbacks: Sequence[Mapping[str, Any]] = (),
@@ -246,7 +247,7 @@ class Router:
                 f"routing_strategy is one of {', '.join(STRATEGIES)}, not {routing_strategy!r}",
                 param="routing_strategy",
             )
-        _number("num_retries", num_retries, whole=True)
+        _number("num_retries", num_retries or 0, whole=True)
         _number("retry_after", retry_after)
         _number("retry_budget", retry_budget or 0)
         _number("default_max_parallel_requests", default_max_parallel_requests or 0, whole=True)
@@ -254,6 +255,7 @@ class Router:
         self._num_retries = num_retries
         self._timeout = timeout
         self._retry_after = retry_after
+        self._cooldowns = not disable_cooldowns
         self._budget = RetryBudget(retry_budget, RESERVE) if retry_budget is not None else None
         self._all_tags = not tag_filtering_match_any
         self._groups: dict[str, _Group] = {}
@@ -261,6 +263,7 @@ class Router:
             "allowed_fails": None if disable_cooldowns else _number("allowed_fails", allowed_fails, whole=True),
             "cooldown": _number("cooldown_time", cooldown_time),
             "max_parallel": default_max_parallel_requests,
+            "priced": STRATEGIES[routing_strategy] == "lowest-cost",
         }
         for place, entry in enumerate(model_list):
             where = f"model_list[{place}]"
@@ -362,11 +365,7 @@ class Router:
             ServiceUnavailableError: without status_code: all fail, and are left alone for so long.
             (and what `completion` raises)
         """
-
-        async def open_port(client: Any, route: transport.Route) -> transport.Port:
-            return transport.blocking_port(client, route)
-
-        answer = transport.run(self._perform(open_port, model, messages, stream, options, blocking=True))
+        answer = transport.run(self._perform(open_blocking, model, messages, stream, options, blocking=True))
         return Stream(answer) if isinstance(answer, Flow) else answer
 
     @overload
@@ -415,13 +414,16 @@ class Router:
         if isinstance(metadata := options.get("metadata"), Mapping) and "tags" in metadata:
             tags = _strings("metadata", metadata["tags"])
             options["metadata"] = {name: value for name, value in metadata.items() if name != "tags"} or None
+        defaults = current()
+        asked = (retries, self._num_retries, defaults.max_retries, 2)
+        waits = defaults.timeout if self._timeout is None else self._timeout
         return _Wanted(
             messages=messages,
             stream=bool(stream),
             options=options,
             tags=tags,
-            max_retries=self._num_retries if retries is None else _number("max_retries", retries, whole=True),
-            timeouts=Timeouts.of(options.get("timeout", self._timeout), stream=bool(stream)),
+            max_retries=_number("max_retries", next(each for each in asked if each is not None), whole=True),
+            timeouts=Timeouts.of(options.get("timeout", waits), stream=bool(stream)),
             started=monotonic(),
             fallbacks=fallbacks,
         )
@@ -452,8 +454,7 @@ class Router:
     def _own(self, name: str, given: Any, model: str) -> Sequence[Target]:
         """Fallbacks of one call: as `completion` has them, or in litellm's shape."""
         if isinstance(given, Sequence) and all(isinstance(each, Mapping) and "model" not in each for each in given):
-            table = self._table(name, given)
-            return table.get(self._group(model).name, table.get(ANY, ()))
+            return _of(self._table(name, given), self._group(model).name)
         return self._targets(name, given)
 
     def _targets(self, name: str, given: Any) -> Sequence[Target]:
@@ -474,20 +475,39 @@ class Router:
         model: str,
         messages: Sequence[Any],
         stream: bool | None,
-        options: Mapping[str, Any],
+        options: dict[str, Any],
         *,
         blocking: bool,
     ) -> Flow | ChatCompletion:
-        """The call, and those to other names if it fails."""
+        """The call, and those who are told of it."""
+        options["hooks"] = (*current().hooks, *(options.get("hooks") or ()))
+        ask = partial(self._fall_back, open_port)
+        answer: Flow | ChatCompletion = await observed(ask, CHAT, model, messages, stream, options, blocking=blocking)
+        return answer
+
+    async def _fall_back(
+        self,
+        open_port: OpenPort,
+        model: str,
+        messages: Sequence[Any],
+        stream: bool | None,
+        options: Mapping[str, Any],
+        attempts: list[Attempt],
+        *,
+        blocking: bool,
+    ) -> Flow | ChatCompletion:
+        """The deployments of the name, and of others if those fail."""
         wanted = self._wanted(model, messages, stream, options)
-        attempts: list[Attempt] = []
         names: list[Target] = [(self._group(model).name, {})]
         tried: set[str] = set()
         while True:
             name, changes = names.pop(0)
             tried.add(name)
+            group = self._groups[name]
+            others = (*_of(wanted.fallbacks["fallbacks"], name), *names)
+            patient = all(other in tried for other, _ in others)  # nobody else can be asked meanwhile
             try:
-                return await self._ask(open_port, self._groups[name], wanted, changes, attempts, blocking=blocking)
+                return await self._ask(open_port, group, wanted, changes, attempts, patient=patient, blocking=blocking)
             except APIError as error:
                 following = _following(error, name, wanted.fallbacks)
                 if following is not None:
@@ -506,12 +526,12 @@ class Router:
         changes: Mapping[str, Any],
         attempts: list[Attempt],
         *,
+        patient: bool,
         blocking: bool,
     ) -> Flow | ChatCompletion:
         """The deployments of one name, until one answers or it is of no use to ask again."""
         options = {**wanted.options, **changes}
         lease = partial(self._lease, group, wanted, _estimate(wanted.messages, options) if group.estimates else (0, 0))
-        patient = not any(table.get(group.name) or table.get(ANY) for table in wanted.fallbacks.values())
         if self._budget is not None:
             self._budget.request(monotonic())
         failed: list[int] = []
@@ -543,7 +563,11 @@ class Router:
         failure = retry.failure(error)
         if retries >= wanted.max_retries or not failure.elsewhere:
             return None
-        pause = failure.pause(retries, wanted.max_retries, random(), first=retry.FIRST_PAUSE)  # noqa: S311  to spread clients, not to hide anything
+        chance = random()  # noqa: S311  to spread clients, not to hide anything
+        pause = failure.pause(retries, wanted.max_retries, chance, first=retry.FIRST_PAUSE)
+        if pause is not None and self._cooldowns:
+            # The pool knows for how long this one is left alone, and what else is there meanwhile.
+            pause = failure.backoff(retries, chance, first=retry.FIRST_PAUSE)
         if (pause is None and len(group.members) == 1) or monotonic() + self._retry_after >= wanted.due:
             return None
         if self._budget is not None and not self._budget.retry(monotonic()):
@@ -606,10 +630,12 @@ class Router:
         asked = False
         try:
             timeout = {} if self._timeout is None else {"timeout": self._timeout}
-            merged = {**timeout, **member.options, **options, "max_retries": 0}
+            merged = current().under({**timeout, **member.options, **options, "max_retries": 0})
             call = _plan(CHAT, member.model, wanted.messages, wanted.stream, merged)
+            call.deployment = member.id
             asked, began = True, monotonic()
             answer: Flow | ChatCompletion = await _pursue(open_port, call, attempts, wanted.started, blocking=blocking)
+            call.max_retries = wanted.max_retries  # for on_stream_cut, which asks the same deployment again
         except APIError as error:
             if asked or not isinstance(error, BadRequestError):
                 lease.failed(retry.failure(error), monotonic(), tokens=_tokens(error.usage))
@@ -656,11 +682,12 @@ def _following(
         tables = ("fallbacks",)
     else:
         return None
-    for table in tables:
-        for source in (name, ANY):
-            if source in fallbacks[table]:
-                return fallbacks[table][source]
-    return ()
+    return next((found for table in tables if (found := _of(fallbacks[table], name))), ())
+
+
+def _of(table: Mapping[str, Sequence[Target]], name: str) -> Sequence[Target]:
+    """Whom a table has for this name."""
+    return table.get(name, table.get(ANY, ()))
 
 
 def _refused(refusal: Refusal, group: _Group, wanted: _Wanted) -> APIError:
@@ -715,25 +742,22 @@ async def _rest(seconds: float, *, blocking: bool) -> None:
 
 def _estimate(messages: Sequence[Any], options: Mapping[str, Any]) -> tuple[int, int]:
     """Tokens of the prompt, and of the prompt and the longest answer that was asked for; about."""
-    prompt = sum(map(_characters, messages)) // CHARACTERS
+    prompt = prompt_tokens(messages, options.get("tools"))
     answer = options.get("max_completion_tokens") or options.get("max_tokens") or 0
     return prompt, prompt + answer * (options.get("n") or 1)
 
 
-def _characters(message: Any) -> int:
-    """Those of a message's text."""
-    content = message.get("content") if isinstance(message, Mapping) else getattr(message, "content", None)
-    if isinstance(content, str):
-        return len(content)
-    parts = content if isinstance(content, Sequence) else ()
-    return sum(len(text) for part in parts if isinstance(part, Mapping) and isinstance(text := part.get("text"), str))
-
-
-def _price(prices: Mapping[str, Any]) -> float | None:
-    """Of a token read and one written."""
-    given = [prices.get(name) for name in ("input_cost_per_token", "output_cost_per_token")]
-    known = [_number("cost_per_token", price) for price in given if price is not None]
-    return sum(known) if known else None
+def _price(model: str, given: Mapping[str, Any], *, listed: bool) -> float | None:
+    """Of a token read and one written: as given, or as `completion_cost` has it; None where nobody knows."""
+    own = [given.get(name) for name in ("input_cost_per_token", "output_cost_per_token")]
+    known: list[float] = [_number("cost_per_token", price) for price in own if price is not None]
+    if known:
+        return sum(known)
+    if listed:
+        with suppress(BadRequestError):
+            price = price_of(model)
+            return price.input + price.output
+    return None
 
 
 def _weigh(rules: Sequence[dict[str, Any]]) -> None:
@@ -769,6 +793,9 @@ def _member(entry: Any, common: Mapping[str, Any], defaults: Mapping[str, Any]) 
     model = options.pop("model", None)
     if not isinstance(model, str):
         raise BadRequestError("litellm_params lacks model", param="model")
+    for key in ("max_retries", "num_retries", "hooks", *FALLBACKS):
+        if key in options:
+            raise BadRequestError(f"{key} is the router's, or a call's", param=key)
     _known(CHAT, resolve(model, options.get("custom_llm_provider"))[0], options)
     routing = {
         "rpm": entry.get("rpm"),
@@ -793,7 +820,7 @@ def _member(entry: Any, common: Mapping[str, Any], defaults: Mapping[str, Any]) 
         "cooldown": float(defaults["cooldown"] if cooldown is None else cooldown),
         "weight": routing.get("weight"),
         "order": order,
-        "price": _price({**info, **routing}),
+        "price": _price(model, {**info, **routing}, listed=defaults["priced"]),
         "tags": tags,
         "max_prompt": info.get("max_input_tokens"),
     }

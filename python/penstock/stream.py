@@ -53,7 +53,7 @@ class Attempt:
     """One request of a call.
 
     seconds: from sending it to its error or, for the last one, to its first event. usage: what it had cost until it
-    failed, where the provider said so; it is in no other total.
+    failed, where the provider said so; it is in no other total. deployment: the id of the router's, if one chose it.
     """
 
     provider: str
@@ -62,6 +62,7 @@ class Attempt:
     status_code: int | None = None
     error: APIError | None = None
     usage: CompletionUsage | None = None
+    deployment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

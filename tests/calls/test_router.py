@@ -208,6 +208,7 @@ ENTRY = mocked("m", "a")
         ({"model_list": [mocked("m", "a", model=None)]}, "litellm_params lacks model"),
         ({"model_list": [mocked("m", "a", temprature=1)]}, "unknown keyword temprature: did you mean temperature?"),
         ({"model_list": [mocked("m", "a", model="nobody/x")]}, "nobody"),
+        ({"model_list": [mocked("m", "a", num_retries=3)]}, "num_retries is the router's, or a call's"),
         ({"model_list": [ENTRY, mocked("m", "a", rpm=-1)]}, r"model_list\[1\]: rpm must be a whole number from 0 on"),
         ({"model_list": [mocked("m", "a", rpm=True)]}, "rpm must be a whole number"),
         ({"model_list": [mocked("m", "a", weight="2")]}, "weight must be a number"),
@@ -401,13 +402,21 @@ def test_tokens_are_guessed_first_and_counted_then(clock: Clock) -> None:
     assert routed.deployments()[0].tpm == 80
     with pytest.raises(RateLimitError):
         routed.completion("m", MESSAGES, max_completion_tokens=30)
-    routed.completion("m", MESSAGES, max_tokens=15)
+    routed.completion("m", MESSAGES, max_tokens=5)
 
 
 def test_with_fallbacks_nobody_waits(clock: Clock) -> None:
     routed = Router([mocked("m", "a", rpm=1), mocked("n", "b")], fallbacks=[{"m": ["n"]}])
     assert [text(routed.completion("m", MESSAGES)) for _ in range(3)] == ["a", "b", "b"]
     assert clock.rests == []
+
+
+def test_the_last_that_can_answer_is_waited_for(clock: Clock) -> None:
+    routed = Router([mocked("m", "a", rpm=1), mocked("n", "b", rpm=1)], fallbacks=[{"m": ["n"]}, {"n": ["m"]}])
+    assert [text(routed.completion("m", MESSAGES)) for _ in range(2)] == ["a", "b"]
+    clock.ahead += 30
+    assert text(routed.completion("m", MESSAGES)) == "b"
+    assert 29 < sum(clock.rests) <= 31
 
 
 def test_a_place_is_waited_for(up: Upstream, at: Make) -> None:
@@ -699,6 +708,7 @@ def test_another_deployment_answers(world: Any, up: Upstream, at: Make, script: 
     routed = Router([at("m", f"tools?{script}", order=1), at("m", "hello", order=2)])
     streamed = stream(routed, world, timeout=Timeouts(first_token=0.3))
     assert [attempt.model for attempt in streamed.attempts] == [f"tools?{script}", "hello"]
+    assert [attempt.deployment for attempt in streamed.attempts] == ["m#0", "m#1"]
     assert streamed.attempts[0].error is not None
     assert asked(up) == {"tools": 1, "hello": 1}
     assert clock.rests == []  # there is no reason to wait
@@ -714,6 +724,33 @@ def test_alone_it_is_tried_again_as_often_as_said(world: Any, up: Upstream, at: 
         ask(Router([at("m", "hello?status=500")]), world, num_retries=1)
     assert asked(up) == {"hello": 2}
     assert any("before it" in note for note in caught.value.__notes__)
+
+
+def test_alone_it_is_given_the_time_that_it_asks_for(world: Any, up: Upstream, at: Make, clock: Clock) -> None:
+    routed = Router([at("m", "hello?status=429&retry_after=20&fail=1")])
+    ask(routed, world)
+    assert asked(up) == {"hello": 2}
+    assert 19 < sum(clock.rests) <= 20.1
+    up.reset()
+    with pytest.raises(RateLimitError) as caught:
+        ask(Router([at("m", "hello?status=429&retry_after=61")]), world)
+    assert (asked(up), caught.value.status_code) == ({"hello": 1}, 429)
+
+
+def test_without_cooldowns_too(up: Upstream, at: Make, clock: Clock) -> None:
+    Router([at("m", "hello?status=429&retry_after=20&fail=1")], disable_cooldowns=True).completion("m", MESSAGES)
+    assert clock.rests == [20]
+
+
+def test_with_fallbacks_it_is_not(world: Any, at: Make, clock: Clock) -> None:
+    listed = [
+        at("m", "hello?status=500", order=1),
+        at("m", "hello?status=429&retry_after=20", order=2),
+        mocked("n", "n"),
+    ]
+    assert text(ask(Router(listed, fallbacks=[{"m": ["n"]}]), world)) == "n"
+    assert text(ask(Router(listed[1:], fallbacks=[{"m": ["n"]}]), world)) == "n"
+    assert sum(clock.rests) < 0.1
 
 
 def test_a_failed_call_holds_no_place(at: Make) -> None:
@@ -819,6 +856,68 @@ def test_a_stream_that_has_begun_is_not_begun_again(at: Make, world: Any) -> Non
     with pytest.raises(APIConnectionError):
         stream(routed, world)
     assert [deployment.answered for deployment in routed.deployments()] == [0, 0]
+
+
+def test_a_stream_can_be_gone_on_with_after_a_cut(at: Make, up: Upstream, world: Any) -> None:
+    routed = Router([at("m", "hello?cut=9&fail=1")])
+    streamed = stream(routed, world, on_stream_cut="restart")
+    assert asked(up) == {"hello": 2}
+    assert [attempt.deployment for attempt in streamed.attempts] == ["m#0", "m#0"]
+    (deployment,) = routed.deployments()
+    assert (deployment.in_flight, deployment.answered, deployment.failed) == (0, 1, 0)
+
+
+# Around it ------------------------------------------------------------------------------------------------------------
+
+
+class Diary:
+    """What a hook is told."""
+
+    def __init__(self) -> None:
+        self.started_with: list[Any] = []
+        self.ended_with: list[Any] = []
+
+    def started(self, call: Any) -> None:
+        self.started_with.append(call)
+
+    def ended(self, call: Any, end: Any) -> None:
+        self.ended_with.append(end)
+
+
+@pytest.mark.parametrize("how", ["argument", "default"])
+def test_hooks_are_told_of_one_call(world: Any, at: Make, how: str) -> None:
+    diary = Diary()
+    routed = Router([at("m", "hello?status=500"), at("n", "hello")], fallbacks=[{"m": ["n"]}], num_retries=0)
+    with penstock.configured(hooks=[diary] if how == "default" else []):
+        stream(routed, world, hooks=[diary] if how == "argument" else None)
+    (call,), (end,) = diary.started_with, diary.ended_with
+    assert (call.model, call.stream) == ("m", True)
+    assert (end.how, end.model, len(end.attempts)) == ("complete", "hello", 2)
+    with pytest.raises(RateLimitError):
+        ask(Router([mocked("m", "a", rpm=0)], timeout=1), world, hooks=[diary])
+    assert diary.ended_with[-1].how == "failed"
+
+
+def test_defaults_go_before_nothing(up: Upstream, at: Make) -> None:
+    with penstock.configured(max_retries=0, drop_params=True):
+        with pytest.raises(InternalServerError):
+            Router([at("m", "hello?status=500")]).completion("m", MESSAGES)
+        assert asked(up) == {"hello": 1}
+        with pytest.raises(InternalServerError):
+            Router([at("m", "hello?status=500")], num_retries=1).completion("m", MESSAGES)
+        assert asked(up) == {"hello": 3}
+    with penstock.configured(timeout=0.1), pytest.raises(Timeout):
+        Router([at("m", "hello?first_byte=5")], num_retries=0).completion("m", MESSAGES)
+
+
+def test_prices_can_be_in_ones_own_table() -> None:
+    prices = {"openai/dear": {"input_cost_per_token": 2e-6, "output_cost_per_token": 2e-6}}
+    cheap = mocked("m", "cheap", input_cost_per_token=1e-6, output_cost_per_token=1e-6)
+    with penstock.configured(prices=prices):
+        routed = Router([mocked("m", "unknown"), mocked("m", "dear"), cheap], routing_strategy="cost-based-routing")
+    answers = {text(routed.completion("m", MESSAGES)) for _ in range(10)}
+    assert answers == {"cheap"}
+    assert [member.rules["price"] for member in routed._groups["m"].members] == [None, 4e-6, 2e-6]
 
 
 # One behaviour in one place ------------------------------------------------------------------------------------------

@@ -43,4 +43,9 @@ impl Failure {
     fn pause(&self, retries: u32, max_retries: u32, chance: f64, first: f64) -> Option<f64> {
         self.is.pause(retries, max_retries, chance, first)
     }
+    #[staticmethod]
+    #[pyo3(signature = (retries, chance, /, *, first = FIRST_PAUSE), text_signature = "(retries, chance, /, *, first=0.5)")]
+    fn backoff(retries: u32, chance: f64, first: f64) -> f64 {
+        retry::backoff(retries, chance, first)
+    }
 }
