@@ -724,6 +724,7 @@ def _record(call: Call, watch: Watch, error: APIError | None, status_code: int |
         status_code=error.status_code if error is not None else status_code,
         error=error,
         usage=error.usage if error is not None else None,
+        base_url=call.base_url,
     )
     log.attempted(attempt, call.url)
     return attempt

@@ -4,7 +4,7 @@ import atexit
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Self
 from weakref import WeakSet
@@ -53,7 +53,7 @@ class Attempt:
     """One request of a call.
 
     seconds: from sending it to its error or, for the last one, to its first event. usage: what it had cost until it
-    failed, where the provider said so; it is in no other total.
+    failed, where the provider said so; it is in no other total. base_url: where it was sent.
     """
 
     provider: str
@@ -62,6 +62,7 @@ class Attempt:
     status_code: int | None = None
     error: APIError | None = None
     usage: CompletionUsage | None = None
+    base_url: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

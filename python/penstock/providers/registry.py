@@ -771,6 +771,7 @@ ROWS: tuple[Provider, ...] = (
         "https://api.moonshot.ai/v1",
         "MOONSHOT_API_KEY",
         "MOONSHOT_API_BASE",
+        telemetry="moonshot_ai",
         hosts=("api.moonshot.cn",),
         prefill=Prefill(message={"partial": True}),
     ),
