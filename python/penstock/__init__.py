@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .configuration import Defaults, configure, configured
     from .cost import Cost, completion_cost
     from .counting import TokenCount, token_counter
+    from .endpoints import AsyncTextStream, TextStream, aembedding, atext_completion, embedding, text_completion
     from .errors import (
         APIConnectionError,
         APIError,
@@ -84,6 +85,7 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "AsyncStream",
+    "AsyncTextStream",
     "AuthenticationError",
     "BadGatewayError",
     "BadRequestError",
@@ -114,6 +116,7 @@ __all__ = [
     "Record",
     "ServiceUnavailableError",
     "Stream",
+    "TextStream",
     "Timeout",
     "Timeouts",
     "TokenCount",
@@ -122,10 +125,13 @@ __all__ = [
     "UnsupportedParamsError",
     "__version__",
     "acompletion",
+    "aembedding",
+    "atext_completion",
     "completion",
     "completion_cost",
     "configure",
     "configured",
+    "embedding",
     "get_llm_provider",
     "get_model_info",
     "get_supported_openai_params",
@@ -142,6 +148,7 @@ __all__ = [
     "supports_tool_choice",
     "supports_vision",
     "supports_web_search",
+    "text_completion",
     "token_counter",
     "validate_environment",
 ]
@@ -167,6 +174,7 @@ _HOMES = {
     "clocks": ("Timeouts",),
     "configuration": ("Defaults", "configure", "configured"),
     "counting": ("TokenCount", "token_counter"),
+    "endpoints": ("AsyncTextStream", "TextStream", "aembedding", "atext_completion", "embedding", "text_completion"),
     "hooks": ("CallEnded", "CallStarted", "Hook"),
     "stream": ("AsyncStream", "Stream"),
     "cost": (

@@ -578,7 +578,7 @@ async def perform(
     blocking: bool,
 ) -> Any:
     """The call with its fallbacks, its defaults and those who are told of it: a Flow, or a whole response."""
-    options = current().under(options)
+    options = current().under(options, operation.options)
     attempts: list[Attempt] = []
     hooks = options.pop("hooks", None) or ()
     if not hooks and not log.listens():

@@ -96,6 +96,7 @@ class Variant:
     chat_path: str | None = None
     stream_path: str | None = None
     path_safe: str | None = None
+    embed_path: str | None = None
     auth: tuple[str, str] | None = None
     headers: Mapping[str, str] | None = None
     renames: Mapping[str, str] | None = None
@@ -114,6 +115,7 @@ class Provider:
     family: the wire family; `dialect` is how its streams differ within it, as the Decoder takes it.
     chat_path, stream_path: what follows the base URL, with `{setting}`s and `{model}`; stream_path where streams are
         asked for elsewhere. `path_safe`: the characters of a model id that are not escaped there.
+    embed_path: the same for embeddings; None where they are beside chat completions, or there are none.
     base_url: up to the version, with `{setting}`s; None where the caller must give `api_base`; a function where it is
         known only at the call, with the settings.
     hosts: further hosts of this vendor, as shell patterns: no other provider's key goes there.
@@ -145,6 +147,7 @@ class Provider:
     chat_path: str = "/chat/completions"
     stream_path: str | None = None
     path_safe: str = "/:@"
+    embed_path: str | None = None
     key_env: tuple[str, ...] = ()
     key_required: bool = True
     auth: tuple[str, str] = ("authorization", "Bearer {key}")
@@ -342,6 +345,7 @@ CONVERSE: Mapping[str, Any] = {
 COHERE: Mapping[str, Any] = {
     "family": "cohere",
     "chat_path": "/v2/chat",
+    "embed_path": "/v2/embed",
     "renames": {**MAX_TOKENS, "top_p": "p", "top_k": "k", "stop": "stop_sequences"},
     "unsupported": OTHERS_LACK | {"n", "modalities", "top_logprobs", "service_tier", "min_p", "repetition_penalty"},
 }
@@ -349,6 +353,7 @@ COHERE: Mapping[str, Any] = {
 GENERATE: Mapping[str, Any] = {
     "family": "gemini",
     "chat_path": "/models/{model}:generateContent",
+    "embed_path": "/models/{model}:batchEmbedContents",
     "stream_path": "/models/{model}:streamGenerateContent?alt=sse",
     "renames": MAX_TOKENS,
     "unsupported": OTHERS_LACK | {"min_p", "repetition_penalty"},
@@ -357,6 +362,7 @@ GENERATE: Mapping[str, Any] = {
 OLLAMA: Mapping[str, Any] = {
     "family": "ollama",
     "chat_path": "/api/chat",
+    "embed_path": "/api/embed",
     "renames": MAX_TOKENS,
     "unsupported": OTHERS_LACK | {"n", "modalities", "tool_choice", "service_tier"},
 }
