@@ -75,10 +75,13 @@ def test_a_block_is_of_its_task_and_thread() -> None:
     assert seen == [None, 1, None]
 
 
+KNOWN = frozenset({"max_retries", "num_retries"})
+
+
 def test_both_names_of_a_keyword() -> None:
-    filled = Defaults(max_retries=5).under({"num_retries": 1})
+    filled = Defaults(max_retries=5).under({"num_retries": 1}, KNOWN)
     assert "max_retries" not in filled
-    assert Defaults(max_retries=5).under({"num_retries": None})["max_retries"] == 5
+    assert Defaults(max_retries=5).under({"num_retries": None}, KNOWN)["max_retries"] == 5
 
 
 @pytest.mark.parametrize(

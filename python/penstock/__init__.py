@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .configuration import Defaults, configure, configured
     from .cost import Cost, completion_cost
     from .counting import TokenCount, token_counter
+    from .endpoints import AsyncTextStream, TextStream, aembedding, atext_completion, embedding, text_completion
     from .errors import (
         APIConnectionError,
         APIError,
@@ -85,6 +86,7 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "AsyncStream",
+    "AsyncTextStream",
     "AuthenticationError",
     "BadGatewayError",
     "BadRequestError",
@@ -116,6 +118,7 @@ __all__ = [
     "Router",
     "ServiceUnavailableError",
     "Stream",
+    "TextStream",
     "Timeout",
     "Timeouts",
     "TokenCount",
@@ -124,10 +127,13 @@ __all__ = [
     "UnsupportedParamsError",
     "__version__",
     "acompletion",
+    "aembedding",
+    "atext_completion",
     "completion",
     "completion_cost",
     "configure",
     "configured",
+    "embedding",
     "get_llm_provider",
     "get_model_info",
     "get_supported_openai_params",
@@ -144,6 +150,7 @@ __all__ = [
     "supports_tool_choice",
     "supports_vision",
     "supports_web_search",
+    "text_completion",
     "token_counter",
     "validate_environment",
 ]
@@ -170,6 +177,7 @@ _HOMES = {
     "router": ("Router",),
     "configuration": ("Defaults", "configure", "configured"),
     "counting": ("TokenCount", "token_counter"),
+    "endpoints": ("AsyncTextStream", "TextStream", "aembedding", "atext_completion", "embedding", "text_completion"),
     "hooks": ("CallEnded", "CallStarted", "Hook"),
     "stream": ("AsyncStream", "Stream"),
     "cost": (

@@ -627,8 +627,9 @@ async def perform(
     blocking: bool,
 ) -> Any:
     """The call with its fallbacks, its defaults and those who are told of it: a Flow, or a whole response."""
+    options = current().under(options, operation.options)
     ask = partial(_ask, operation, open_port)
-    return await observed(ask, operation, model, given_input, stream, current().under(options), blocking=blocking)
+    return await observed(ask, operation, model, given_input, stream, options, blocking=blocking)
 
 
 async def observed(
@@ -798,6 +799,7 @@ def _record(call: Call, watch: Watch, error: APIError | None, status_code: int |
         error=error,
         usage=error.usage if error is not None else None,
         deployment=call.deployment,
+        base_url=call.base_url,
     )
     log.attempted(attempt, call.url)
     return attempt

@@ -59,13 +59,13 @@ class Defaults:
             raise BadRequestError("hooks must be a list of hooks", param="hooks")
         return replace(self, **changes)
 
-    def under(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of a call, with these where it says nothing."""
+    def under(self, options: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+        """The options of a call, with these where it says nothing; those alone that are `known` to its kind."""
         filled = dict(options)
         given = {ALIASES.get(name, name) for name, value in options.items() if value is not None}
         for item in fields(self):
             name, value = item.name, getattr(self, item.name)
-            if name not in ("hooks", "prices") and value is not None and name not in given:
+            if name in known and name != "hooks" and value is not None and name not in given:
                 filled[name] = value
         if self.hooks:
             filled["hooks"] = (*self.hooks, *(options.get("hooks") or ()))

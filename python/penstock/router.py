@@ -630,7 +630,7 @@ class Router:
         asked = False
         try:
             timeout = {} if self._timeout is None else {"timeout": self._timeout}
-            merged = current().under({**timeout, **member.options, **options, "max_retries": 0})
+            merged = current().under({**timeout, **member.options, **options, "max_retries": 0}, CHAT.options)
             call = _plan(CHAT, member.model, wanted.messages, wanted.stream, merged)
             call.deployment = member.id
             asked, began = True, monotonic()

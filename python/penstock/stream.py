@@ -4,7 +4,7 @@ import atexit
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Self
 from weakref import WeakSet
@@ -54,6 +54,7 @@ class Attempt:
 
     seconds: from sending it to its error or, for the last one, to its first event. usage: what it had cost until it
     failed, where the provider said so; it is in no other total. deployment: the id of the router's, if one chose it.
+    base_url: where it was sent.
     """
 
     provider: str
@@ -63,6 +64,7 @@ class Attempt:
     error: APIError | None = None
     usage: CompletionUsage | None = None
     deployment: str | None = None
+    base_url: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,7 @@ class Variant:
     chat_path: str | None = None
     stream_path: str | None = None
     path_safe: str | None = None
+    embed_path: str | None = None
     auth: tuple[str, str] | None = None
     headers: Mapping[str, str] | None = None
     fields: Mapping[str, str | None] | None = None
@@ -158,6 +159,7 @@ class Provider:
     family: the wire family; `dialect` is how its streams differ within it, as the Decoder takes it.
     chat_path, stream_path: what follows the base URL, with `{setting}`s and `{model}`; stream_path where streams are
         asked for elsewhere. `path_safe`: the characters of a model id that are not escaped there.
+    embed_path: the same for embeddings; None where they are beside chat completions, or there are none.
     base_url: up to the version, with `{setting}`s; None where the caller must give `api_base`; a function where it is
         known only at the call, with the settings.
     hosts: further hosts of this vendor, as shell patterns: no other provider's key goes there.
@@ -195,6 +197,7 @@ class Provider:
     chat_path: str = "/chat/completions"
     stream_path: str | None = None
     path_safe: str = "/:@"
+    embed_path: str | None = None
     key_env: tuple[str, ...] = ()
     key_required: bool = True
     auth: tuple[str, str] = ("authorization", "Bearer {key}")
@@ -429,6 +432,7 @@ CONVERSE: Mapping[str, Any] = {
 COHERE: Mapping[str, Any] = {
     "family": "cohere",
     "chat_path": "/v2/chat",
+    "embed_path": "/v2/embed",
     "renames": {**MAX_TOKENS, "top_p": "p", "top_k": "k", "stop": "stop_sequences"},
     "unsupported": OTHERS_LACK | {"n", "modalities", "top_logprobs", "service_tier", "min_p", "repetition_penalty"},
 }
@@ -477,6 +481,7 @@ def _invoked(models: str, body: str, unsupported: frozenset[str]) -> Variant:
 GENERATE: Mapping[str, Any] = {
     "family": "gemini",
     "chat_path": "/models/{model}:generateContent",
+    "embed_path": "/models/{model}:batchEmbedContents",
     "stream_path": "/models/{model}:streamGenerateContent?alt=sse",
     "renames": MAX_TOKENS,
     "unsupported": OTHERS_LACK | {"min_p", "repetition_penalty"},
@@ -485,6 +490,7 @@ GENERATE: Mapping[str, Any] = {
 OLLAMA: Mapping[str, Any] = {
     "family": "ollama",
     "chat_path": "/api/chat",
+    "embed_path": "/api/embed",
     "renames": MAX_TOKENS,
     "unsupported": OTHERS_LACK | {"n", "modalities", "tool_choice", "service_tier"},
 }
@@ -1106,6 +1112,7 @@ ROWS: tuple[Provider, ...] = (
         "https://api.moonshot.ai/v1",
         "MOONSHOT_API_KEY",
         "MOONSHOT_API_BASE",
+        telemetry="moonshot_ai",
         hosts=("api.moonshot.cn",),
         prefill=Prefill(message={"partial": True}),
     ),
