@@ -38,6 +38,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "assemblyai": ("https://llm-gateway.assemblyai.com/v1/chat/completions", BEARER),
     "azure": ("https://mine.openai.azure.com/openai/deployments/m/chat/completions?api-version=2024-10-21", API_KEY),
     "azure_ai": ("https://mine.services.ai.azure.com/models/chat/completions?api-version=2024-05-01-preview", API_KEY),
+    "azure_text": ("https://mine.openai.azure.com/openai/deployments/m/completions?api-version=2024-10-21", API_KEY),
     "baseten": ("https://inference.baseten.co/v1/chat/completions", BEARER),
     "bedrock": ("https://bedrock-runtime.mine.amazonaws.com/model/m/converse", BEARER),
     "bedrock_mantle": ("https://bedrock-mantle.us-east-1.api.aws/v1/chat/completions", BEARER),
@@ -114,12 +115,16 @@ PLACES: dict[str, tuple[str, str]] = {
     "perplexity": ("https://api.perplexity.ai/chat/completions", BEARER),
     "pinstripes": ("https://pinstripes.io/v1/chat/completions", BEARER),
     "poe": ("https://api.poe.com/v1/chat/completions", BEARER),
+    "predibase": ("https://serving.app.predibase.com/mine/deployments/v2/llms/m/generate", BEARER),
     "prism": ("https://api.prisminference.com/v1/chat/completions", BEARER),
     "publicai": ("https://api.publicai.co/v1/chat/completions", BEARER),
     "qwen_ai_platform": ("https://dashscope.aliyuncs.com/compatible-mode/v1/chat/completions", BEARER),
     "qwencloud": ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1/chat/completions", BEARER),
     "ragflow": ("http://localhost:9380/api/v1/chats_openai/mine/chat/completions", BEARER),
     "reka": ("https://api.reka.ai/v1/chat/completions", BEARER),
+    "sagemaker": ("https://runtime.sagemaker.mine.amazonaws.com/endpoints/m/invocations", BEARER),
+    "sagemaker_chat": ("https://runtime.sagemaker.mine.amazonaws.com/endpoints/m/invocations", BEARER),
+    "sagemaker_nova": ("https://runtime.sagemaker.mine.amazonaws.com/endpoints/m/invocations", BEARER),
     "sail": ("https://api.sailresearch.com/v1/chat/completions", BEARER),
     "sambanova": ("https://api.sambanova.ai/v1/chat/completions", BEARER),
     "sarvam": ("https://api.sarvam.ai/v1/chat/completions", BEARER),
@@ -129,7 +134,11 @@ PLACES: dict[str, tuple[str, str]] = {
     "synthetic": ("https://api.synthetic.new/openai/v1/chat/completions", BEARER),
     "tencent": ("https://tokenhub-intl.tencentcloudmaas.com/v1/chat/completions", BEARER),
     "tensormesh": ("https://serverless.tensormesh.ai/v1/chat/completions", BEARER),
+    "text-completion-codestral": ("https://codestral.mistral.ai/v1/fim/completions", BEARER),
+    "text-completion-inception": ("https://api.inceptionlabs.ai/v1/fim/completions", BEARER),
+    "text-completion-openai": ("https://api.openai.com/v1/completions", BEARER),
     "together_ai": ("https://api.together.xyz/v1/chat/completions", BEARER),
+    "triton": ("http://localhost:8000/v2/models/mine/generate", BEARER),
     "v0": ("https://api.v0.dev/v1/chat/completions", BEARER),
     "veniceai": ("https://api.venice.ai/api/v1/chat/completions", BEARER),
     "vercel_ai_gateway": ("https://ai-gateway.vercel.sh/v1/chat/completions", BEARER),
@@ -140,6 +149,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "volcengine": ("https://ark.cn-beijing.volces.com/api/v3/chat/completions", BEARER),
     "wandb": ("https://api.inference.wandb.ai/v1/chat/completions", BEARER),
     "watsonx": ("https://mine.ml.cloud.ibm.com/ml/v1/text/chat?version=2024-10-08", BEARER),
+    "watsonx_text": ("https://mine.ml.cloud.ibm.com/ml/v1/text/generation?version=2024-10-08", BEARER),
     "xai": ("https://api.x.ai/v1/chat/completions", BEARER),
     "xiaomi_mimo": ("https://api.xiaomimimo.com/v1/chat/completions", BEARER),
     "xinference": ("http://localhost:9997/v1/chat/completions", BEARER),
@@ -150,6 +160,7 @@ PLACES: dict[str, tuple[str, str]] = {
 BASES = {
     "azure": "https://mine.openai.azure.com",
     "azure_ai": "https://mine.services.ai.azure.com",
+    "azure_text": "https://mine.openai.azure.com",
     "custom_openai": "http://localhost:9000/v1",
     "databricks": "https://mine.cloud.databricks.com",
     "heroku": "https://us.inference.heroku.com",
@@ -157,6 +168,7 @@ BASES = {
     "litellm_proxy": "http://localhost:4000",
     "oobabooga": "http://localhost:5000",
     "ragflow": "http://localhost:9380",
+    "triton": "http://localhost:8000/v2/models/mine",
     "xinference": "http://localhost:9997/v1",
 }
 
@@ -197,6 +209,13 @@ VARIANTS: list[tuple[str, dict[str, str], str, str, str]] = [
         "https://mine.eastus2.models.ai.azure.com/v1/chat/completions",
         BEARER,
         "m",
+    ),
+    (
+        "azure_text/d",
+        {"api_base": AZURE, "api_version": "2025-01-01-preview"},
+        f"{AZURE}/openai/deployments/d/completions?api-version=2025-01-01-preview",
+        API_KEY,
+        "d",
     ),
     (
         "baseten/abcd1234",
@@ -333,10 +352,19 @@ ANSWERS = {
     "mistral": "content-parts",
     "openrouter": "usage-after-finish",
     "perplexity": "usage-every-chunk",
+    "predibase": "tokens",
+    "sagemaker": "tokens",
     "sambanova": "reasoning-alias",
+    "text-completion-codestral": "deltas",
+    "triton": "text-output",
     "watsonx": "reasoning",
+    "watsonx_text": "results",
     "zai": "reasoning",
 }
+
+# Who tells no usage, and who does not say why an answer ended either.
+SILENT = {"triton"}
+ENDLESS = {"triton"}
 
 # How the model must be written so that it arrives as it was.
 MODELS = {"fireworks_ai": "chat/{}", "ragflow": "chat/c1/{}"}
@@ -367,6 +395,14 @@ def needed(row: Provider) -> dict[str, str]:
         for setting in row.settings
         if setting.default is None and any(f"{{{setting.keyword}}}" in text for text in texts)
     }
+
+
+def identity(row: Provider) -> dict[str, Any]:
+    """What signs for those that know no key at all."""
+    if row.signed_as is None or variables(row):
+        return {}
+    pytest.importorskip("botocore", reason="external: no botocore")
+    return {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "sk-aws-0123456789"}
 
 
 def home(row: Provider) -> dict[str, Any]:
@@ -564,7 +600,7 @@ def test_a_setting_that_nobody_gives(slug: str, send: Send, monkeypatch: pytest.
 
 @each_row
 def test_a_request_carries_its_own_key_and_no_other(row: Provider, send: Send, everybodys_keys: None) -> None:
-    said = carried(send(f"{row.slug}/m", **home(row)))
+    said = carried(send(f"{row.slug}/m", **home(row), **identity(row)))
     own = variables(row)
     found = {name for other in ROWS for name in variables(other) if secret(name) in said}
     assert found == set(row.key_env[:1] or sorted(own)[:1])
@@ -574,7 +610,7 @@ def test_a_request_carries_its_own_key_and_no_other(row: Provider, send: Send, e
 def test_elsewhere_too_it_is_its_own_key_or_the_one_passed(row: Provider, send: Send, everybodys_keys: None) -> None:
     place = {**needed(row), "api_base": "https://gateway.example/v1"}
     keys = {name for other in ROWS for name in variables(other)}
-    said = carried(send(f"{row.slug}/m", **place))
+    said = carried(send(f"{row.slug}/m", **place, **identity(row)))
     assert {name for name in keys if secret(name) in said} == set(row.key_env[:1])
     said = carried(send(f"{row.slug}/m", api_key="passed", **place))
     assert "passed" in said
@@ -865,12 +901,16 @@ def test_a_row_streams_and_its_usage_comes_last(row: Provider, world: str, upstr
     assert all("usage" in chunk and chunk.usage is None for chunk in chunks)
     assert all(chunk.choices or "prompt_filter_results" in chunk for chunk in chunks)
     assert any(chunk.choices[0].delta.content for chunk in chunks if chunk.choices)
-    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert chunks[-1].choices[0].finish_reason == (None if row.slug in ENDLESS else "stop")
     assert last.choices == []
+    assert "usage" in last
     whole = completion(**{name: value for name, value in call.items() if name != "stream_options"})
     expected = whole.usage
     if row.family == "chat":
         expected = json.loads(FAMILIES["chat"].cases[case].single(usage=True))["usage"]
+    if row.slug in SILENT:
+        assert (last.usage, whole.usage) == (None, None)
+        return
     assert last.usage.source == "reported"
     assert last.usage.complete
     for name in ("prompt_tokens", "completion_tokens", "total_tokens"):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from .providers.registry import NOT_SERVED, ROWS, Provider
+from .providers.registry import NEVER, NOT_SERVED, ROWS, Provider
 from .providers.resolve import base_of, first_set, resolve, settings, vary
 from .wire import Parameters
 
@@ -18,9 +18,11 @@ WHEN = {
     "cohere": "with the finish reason",
     "converse": "after the finish reason, in an event of its own",
     "gemini": "in every event",
+    "invocations": "as the hosted server tells it",
     "invoke": "as the model's own family tells it",
     "ollama": "in the last line",
     "responses": "in the last event",
+    "text": "with the finish reason",
 }
 """When a stream of a family tells its usage, unless the row knows better."""
 
@@ -172,7 +174,7 @@ def _key(row: dict[str, Any]) -> str:
             if "api_key" not in grant:
                 yield "or " + " with ".join(_code(known[name]) for name in grant)
         if row["signed_as"]:
-            yield "or AWS credentials"
+            yield "or AWS credentials" if names else "AWS credentials"
         elif row["google_scope"]:
             yield "or Google credentials"
         elif row["signature"]:
@@ -185,6 +187,8 @@ def _key(row: dict[str, Any]) -> str:
 
 def _usage(row: dict[str, Any]) -> str:
     asked, when = ("asked" if row["usage"]["asked"] else "unasked"), row["usage"]["when"]
+    if when == NEVER:
+        return NEVER
     return asked if when == WHEN["chat"] else f"{asked}, {when}"
 
 

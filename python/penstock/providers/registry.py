@@ -101,6 +101,19 @@ class MessageRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prefill:
+    """How to ask for the rest of an answer: by an assistant's message at the end, with the text so far.
+
+    models: a regular expression that matches the whole of the ids of models which go on from it.
+    message: what else is in that message. `body`: what else is in the request.
+    """
+
+    models: str = ".*"
+    message: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """Where some calls to a provider go instead.
 
@@ -132,6 +145,7 @@ class Variant:
     spellings: Mapping[str, Mapping[str, str]] | None = None
     unsupported: frozenset[str] | None = None
     messages: MessageRules | None = None
+    prefill: Prefill | None = None
     body: str | None = None
 
 
@@ -162,8 +176,11 @@ class Provider:
     spellings: values of parameters that it spells differently.
     unsupported: parameters that its documentation leaves out.
     messages: what it asks of messages beyond what its family does.
+    prefill: how it is asked to go on from a part of an answer, where its documentation says that it does.
     body: which request body it takes, in families that have several.
     variants: calls that go elsewhere; the first that fits counts.
+    price_list: its id in genai-prices, where that finds another or none by the slug; "" for none.
+    telemetry: its name in the semantic conventions of OpenTelemetry, where that is not the slug.
     elsewhere: how to speak to a server at another base URL that is called by this provider's name.
     """
 
@@ -196,8 +213,11 @@ class Provider:
     spellings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unsupported: frozenset[str] = frozenset()
     messages: MessageRules | None = None
+    prefill: Prefill | None = None
     body: str = ""
     variants: tuple[Variant, ...] = ()
+    price_list: str | None = None
+    telemetry: str | None = None
     elsewhere: "Provider | None" = None
 
     def keywords(self) -> frozenset[str]:
@@ -228,6 +248,9 @@ MISTRAL_MESSAGES = MessageRules(
 
 WITH_FINISH, IN_EVERY_CHUNK = "with the finish reason", "in every chunk"
 """`usage` of those that are not asked, or tell before they would have to."""
+
+IN_A_CHUNK, NEVER = "after the finish reason, in a chunk of its own", "never"
+"""`usage` of those that differ from their family."""
 
 Names = str | tuple[str, ...]
 
@@ -328,12 +351,18 @@ OTHERS_LACK = frozenset(
 """Parameters that the families gemini, cohere and ollama have nothing for."""
 
 
+# Claude goes on from a part of an answer up to version 4.5; the models after it refuse that with a 400.
+CLAUDE_PREFILL = Prefill(
+    models=r".*claude-(?:instant|2|3)\b.*|.*claude-(?:opus|sonnet|haiku)-4(?:-[0-5])?(?:[-@]\d{8})?(?:-v\d.*)?"
+)
+
 # What the rows of a family have in common, and calls to others that speak it
 
 MESSAGES: Mapping[str, Any] = {
     "family": "anthropic",
     "chat_path": "/v1/messages",
     "headers": {"anthropic-version": "2023-06-01"},
+    "prefill": CLAUDE_PREFILL,
     "renames": MAX_TOKENS,
     "spellings": {"service_tier": {"default": "standard_only"}},
     "unsupported": frozenset(
@@ -368,6 +397,7 @@ CONVERSE: Mapping[str, Any] = {
     "stream_path": "/model/{model}/converse-stream",
     # An ARN with its slashes and colons is one segment of the path.
     "path_safe": "",
+    "prefill": CLAUDE_PREFILL,
     "renames": MAX_TOKENS,
     "unsupported": frozenset(
         {
@@ -486,6 +516,84 @@ RESPONSES: Mapping[str, Any] = {
 }
 
 
+TEXT: Mapping[str, Any] = {
+    "family": "text",
+    "chat_path": "/completions",
+    "renames": MAX_TOKENS,
+    "unsupported": PLAIN_TEXT_LACKS
+    - {
+        "n",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "user",
+        "seed",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+    },
+    "body": "completions",
+}
+
+TOKENS: Mapping[str, Any] = {
+    "family": "text",
+    "chat_path": "/generate",
+    "stream_path": "/generate_stream",
+    "renames": MAX_TOKENS,
+    "unsupported": PLAIN_TEXT_LACKS - {"frequency_penalty", "seed", "top_k", "repetition_penalty"},
+    "body": "generate",
+}
+
+INVOCATIONS: Mapping[str, Any] = {
+    "family": "invocations",
+    "chat_path": "/endpoints/{model}/invocations",
+    "stream_path": "/endpoints/{model}/invocations-response-stream",
+    "renames": MAX_TOKENS,
+    "body": "chat",
+}
+
+
+def sagemaker(slug: str, **rest: Any) -> Provider:
+    """An endpoint that hosts some model server; the row says whose body it takes."""
+    return Provider(
+        slug=slug,
+        base_url="https://runtime.sagemaker.{aws_region_name}.amazonaws.com",
+        key_required=False,
+        signed_as="sagemaker",
+        settings=(*AWS_SETTINGS, Setting(keyword="model_id", header="x-amzn-sagemaker-inference-component")),
+        **{**INVOCATIONS, **rest},
+    )
+
+
+WATSONX: Mapping[str, Any] = {
+    "base_url": "https://{watsonx_region_name}.ml.cloud.ibm.com",
+    "key_env": ("WATSONX_APIKEY", "WATSONX_API_KEY", "WX_API_KEY"),
+    "base_env": ("WATSONX_API_BASE", "WATSONX_URL", "WX_URL", "WML_URL"),
+    "tokens": (
+        Token(keyword="token", env=("WATSONX_TOKEN",)),
+        Token(keyword="zen_api_key", env=("WATSONX_ZENAPIKEY",), auth=("authorization", "ZenApiKey {key}")),
+    ),
+    "grants": (
+        Grant(
+            needs=("api_key",),
+            url="{watsonx_iam_url}",
+            form={"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": "{api_key}"},
+        ),
+    ),
+    "settings": (
+        Setting(keyword="watsonx_region_name", env=("WATSONX_REGION",)),
+        Setting(
+            keyword="watsonx_iam_url",
+            env=("WATSONX_IAM_URL",),
+            default="https://iam.cloud.ibm.com/identity/token",
+        ),
+        Setting(keyword="project_id", env=("WATSONX_PROJECT_ID",)),
+        Setting(keyword="space_id", env=("WATSONX_SPACE_ID", "WATSONX_DEPLOYMENT_SPACE_ID")),
+        Setting(keyword="api_version", env=("WATSONX_API_VERSION",), default="2024-10-08"),
+    ),
+}
+
+
 def _replay(_: Mapping[str, str]) -> str:
     """The base URL of the local replay server, which starts with the first call that needs it."""
     from penstock import replay
@@ -558,6 +666,7 @@ ROWS: tuple[Provider, ...] = (
     compatible("assemblyai", "https://llm-gateway.assemblyai.com/v1", "ASSEMBLYAI_API_KEY"),
     Provider(
         slug="azure",
+        telemetry="azure.ai.openai",
         # AZURE_API_BASE is https://RESOURCE.openai.azure.com, and `model` the name of the deployment there.
         base_env=("AZURE_API_BASE",),
         hosts=AZURE_HOSTS,
@@ -578,6 +687,8 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="azure_ai",
+        price_list="azure",
+        telemetry="azure.ai.inference",
         # AZURE_AI_API_BASE is https://RESOURCE.services.ai.azure.com, or the endpoint of one serverless model.
         base_env=("AZURE_AI_API_BASE",),
         hosts=AZURE_HOSTS,
@@ -612,6 +723,21 @@ ROWS: tuple[Provider, ...] = (
             ),
         ),
     ),
+    Provider(
+        slug="azure_text",
+        base_env=("AZURE_API_BASE",),
+        hosts=AZURE_HOSTS,
+        key_env=("AZURE_API_KEY", "AZURE_OPENAI_API_KEY"),
+        auth=API_KEY,
+        **ENTRA,
+        settings=(
+            Setting(keyword="api_version", env=("AZURE_API_VERSION",), default="2024-10-21"),
+            *ENTRA_SETTINGS,
+        ),
+        stream_options=True,
+        usage=IN_A_CHUNK,
+        **{**TEXT, "chat_path": "/openai/deployments/{model}/completions?api-version={api_version}"},
+    ),
     classic(
         "baseten",
         "https://inference.baseten.co/v1",
@@ -629,6 +755,7 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="bedrock",
+        telemetry="aws.bedrock",
         base_url="https://bedrock-runtime.{aws_region_name}.amazonaws.com",
         base_env=("AWS_BEDROCK_RUNTIME_ENDPOINT",),
         key_env=("AWS_BEARER_TOKEN_BEDROCK",),
@@ -691,12 +818,28 @@ ROWS: tuple[Provider, ...] = (
         hosts=("gateway.ai.cloudflare.com",),
         usage="with the finish reason, up to three times; the last may be all zeros",
         settings=(Setting(keyword="account_id", env=("CLOUDFLARE_ACCOUNT_ID",)),),
+        # The native interface, by its own base URL: .../ai/run. It tells no finish reason.
+        variants=(
+            Variant(
+                base=".*/ai/run",
+                family="text",
+                body="chat",
+                chat_path="/{model}",
+                fields={"model": None},
+                stream_options=False,
+                renames=MAX_TOKENS,
+                unsupported=OTHERS_LACK
+                | {"n", "modalities", "logprobs", "top_logprobs", "reasoning_effort", "thinking"},
+            ),
+        ),
     ),
     classic(
         "codestral",
         "https://codestral.mistral.ai/v1",
         "CODESTRAL_API_KEY",
         "CODESTRAL_API_BASE",
+        price_list="mistral",
+        telemetry="mistral_ai",
         stream_options=False,  # this and the rest as mistral, of which it is an endpoint with keys of its own
         usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
@@ -718,7 +861,7 @@ ROWS: tuple[Provider, ...] = (
     compatible("cortecs", "https://api.cortecs.ai/v1", "CORTECS_API_KEY", "CORTECS_API_BASE"),
     classic("crusoe", "https://managed-inference-api-proxy.crusoecloud.com/v1", "CRUSOE_API_KEY", "CRUSOE_API_BASE"),
     # Any server: nothing is known of it, and no variable has its key.
-    classic("custom_openai", None, aliases=("openai_like",), key_required=False),
+    classic("custom_openai", None, aliases=("openai_like",), key_required=False, price_list=""),
     classic("darkbloom", "https://api.darkbloom.dev/v1", "DARKBLOOM_API_KEY", "DARKBLOOM_API_BASE"),
     compatible(
         "dashscope",
@@ -726,6 +869,7 @@ ROWS: tuple[Provider, ...] = (
         "DASHSCOPE_API_KEY",
         "DASHSCOPE_API_BASE",
         hosts=("dashscope*.aliyuncs.com",),
+        prefill=Prefill(message={"partial": True}),
     ),
     classic(
         "databricks",
@@ -802,6 +946,7 @@ ROWS: tuple[Provider, ...] = (
         "https://api.fireworks.ai/inference/v1",
         ("FIREWORKS_API_KEY", "FIREWORKS_AI_API_KEY", "FIREWORKSAI_API_KEY", "FIREWORKS_AI_TOKEN"),
         "FIREWORKS_API_BASE",
+        price_list="fireworks",
         spellings=REQUIRED_IS_ANY,
         # A bare name is one of its own models; NAME#DEPLOYMENT is complete.
         variants=(Variant(model="[^/#]+", sends="accounts/fireworks/models/{model}"),),
@@ -815,6 +960,7 @@ ROWS: tuple[Provider, ...] = (
     classic("galadriel", "https://api.galadriel.com/v1", "GALADRIEL_API_KEY", "GALADRIEL_API_BASE"),
     Provider(
         slug="gemini",
+        telemetry="gcp.gemini",
         models=("gemini-",),
         base_url="https://generativelanguage.googleapis.com/v1beta",
         base_env=("GEMINI_API_BASE",),
@@ -881,7 +1027,13 @@ ROWS: tuple[Provider, ...] = (
         variants=(WITH_VERSION,),
     ),
     compatible(
-        "hosted_vllm", None, "HOSTED_VLLM_API_KEY", "HOSTED_VLLM_API_BASE", aliases=("vllm",), key_required=False
+        "hosted_vllm",
+        None,
+        "HOSTED_VLLM_API_KEY",
+        "HOSTED_VLLM_API_BASE",
+        aliases=("vllm",),
+        key_required=False,
+        prefill=Prefill(body={"continue_final_message": True, "add_generation_prompt": False}),
     ),
     compatible(
         "huggingface",
@@ -890,6 +1042,14 @@ ROWS: tuple[Provider, ...] = (
         ("HF_API_BASE", "HUGGINGFACE_API_BASE"),
         hosts=("*.endpoints.huggingface.cloud", "api-inference.huggingface.co"),
         variants=(
+            # An endpoint's native interface.
+            Variant(
+                base=".+",
+                model="text-generation-inference/(?P<name>.+)",
+                sends="{name}",
+                stream_options=False,
+                **TOKENS,
+            ),
             # A dedicated endpoint is given without the path.
             Variant(base="https?://[^/]+", chat_path="/v1/chat/completions"),
             # PROVIDER/ORGANISATION/NAME is written ORGANISATION/NAME:PROVIDER by now.
@@ -912,7 +1072,7 @@ ROWS: tuple[Provider, ...] = (
     compatible("lm_studio", "http://localhost:1234/v1", "LM_STUDIO_API_KEY", "LM_STUDIO_API_BASE", key_required=False),
     classic("maritalk", "https://chat.maritaca.ai/api", "MARITALK_API_KEY", "MARITALK_API_BASE"),
     compatible("meta", "https://api.meta.ai/v1", "META_API_KEY", "META_API_BASE"),
-    compatible("meta_llama", "https://api.llama.com/compat/v1", "LLAMA_API_KEY", "LLAMA_API_BASE"),
+    compatible("meta_llama", "https://api.llama.com/compat/v1", "LLAMA_API_KEY", "LLAMA_API_BASE", price_list="meta"),
     compatible(
         "minimax",
         "https://api.minimax.io/v1",
@@ -925,7 +1085,9 @@ ROWS: tuple[Provider, ...] = (
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",
         "MISTRAL_API_BASE",
+        telemetry="mistral_ai",
         models=("mistral-", "magistral-", "codestral-"),
+        prefill=Prefill(message={"prefix": True}),
         stream_options=False,  # it may refuse it
         usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
@@ -940,7 +1102,12 @@ ROWS: tuple[Provider, ...] = (
         hosts=("*.modelscope.cn",),
     ),
     classic(
-        "moonshot", "https://api.moonshot.ai/v1", "MOONSHOT_API_KEY", "MOONSHOT_API_BASE", hosts=("api.moonshot.cn",)
+        "moonshot",
+        "https://api.moonshot.ai/v1",
+        "MOONSHOT_API_KEY",
+        "MOONSHOT_API_BASE",
+        hosts=("api.moonshot.cn",),
+        prefill=Prefill(message={"partial": True}),
     ),
     compatible("morph", "https://api.morphllm.com/v1", "MORPH_API_KEY", "MORPH_API_BASE"),
     classic("nadir", "https://api.getnadir.com/v1", "NADIR_API_KEY", "NADIR_API_BASE"),
@@ -1014,6 +1181,7 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="openai_responses",
+        telemetry="openai",
         base_url="https://api.openai.com/v1",
         base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
         key_env=("OPENAI_API_KEY",),
@@ -1044,6 +1212,14 @@ ROWS: tuple[Provider, ...] = (
     ),
     classic("pinstripes", "https://pinstripes.io/v1", "PINSTRIPES_API_KEY", "PINSTRIPES_API_BASE"),
     classic("poe", "https://api.poe.com/v1", "POE_API_KEY"),
+    Provider(
+        slug="predibase",
+        base_url="https://serving.app.predibase.com/{tenant_id}/deployments/v2/llms",
+        base_env=("PREDIBASE_API_BASE",),
+        key_env=("PREDIBASE_API_KEY",),
+        settings=(Setting(keyword="tenant_id", env=("PREDIBASE_TENANT_ID",)),),
+        **{**TOKENS, "chat_path": "/{model}/generate", "stream_path": "/{model}/generate_stream"},
+    ),
     compatible("prism", "https://api.prisminference.com/v1", "PRISM_API_KEY", "PRISM_API_BASE"),
     classic("publicai", "https://api.publicai.co/v1", "PUBLICAI_API_KEY", "PUBLICAI_API_BASE"),
     compatible(
@@ -1082,11 +1258,17 @@ ROWS: tuple[Provider, ...] = (
         key_required=False,
         stream_options=True,
         # replay/FAMILY/CASE is that family's; a bare case is one of chat completions.
-        variants=tuple(
-            Variant(model=f"{shape['family']}/.+", **shape)
-            for shape in (COHERE, CONVERSE, GENERATE, INVOKE, MESSAGES, OLLAMA, RESPONSES)
+        variants=(
+            Variant(model="text/text-output", dialect={"end": "eof"}, **TEXT),
+            *(
+                Variant(model=f"{shape['family']}/.+", **shape)
+                for shape in (COHERE, CONVERSE, GENERATE, INVOCATIONS, INVOKE, MESSAGES, OLLAMA, RESPONSES, TEXT)
+            ),
         ),
     ),
+    sagemaker("sagemaker", **{**TOKENS, **INVOCATIONS, "body": "generate", "unsupported": TOKENS["unsupported"]}),
+    sagemaker("sagemaker_chat", stream_options=True),
+    sagemaker("sagemaker_nova", stream_options=True),
     compatible("sail", "https://api.sailresearch.com/v1", "SAIL_API_KEY", "SAIL_API_BASE"),
     classic("sambanova", "https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY", "SAMBANOVA_API_BASE"),
     classic("sarvam", "https://api.sarvam.ai/v1", "SARVAM_API_KEY"),
@@ -1116,6 +1298,39 @@ ROWS: tuple[Provider, ...] = (
         "TENSORMESH_INFERENCE_API_KEY",
         "TENSORMESH_SERVERLESS_BASE_URL",
     ),
+    Provider(
+        slug="text-completion-codestral",
+        base_url="https://codestral.mistral.ai/v1",
+        base_env=("CODESTRAL_API_BASE",),
+        key_env=("CODESTRAL_API_KEY",),
+        usage=WITH_FINISH,
+        # What follows the text to be written is `suffix`, in extra_body.
+        **{
+            **TEXT,
+            "chat_path": "/fim/completions",
+            "renames": {**MAX_TOKENS, "seed": "random_seed"},
+            "unsupported": PLAIN_TEXT_LACKS - {"seed"},
+        },
+    ),
+    Provider(
+        slug="text-completion-inception",
+        base_url="https://api.inceptionlabs.ai/v1",
+        base_env=("INCEPTION_API_BASE",),
+        key_env=("INCEPTION_API_KEY",),
+        stream_options=True,
+        usage=IN_A_CHUNK,
+        **{**TEXT, "chat_path": "/fim/completions"},
+    ),
+    Provider(
+        slug="text-completion-openai",
+        base_url="https://api.openai.com/v1",
+        base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+        key_env=("OPENAI_API_KEY",),
+        settings=OPENAI_SETTINGS,
+        stream_options=True,
+        usage=IN_A_CHUNK,
+        **TEXT,
+    ),
     classic(
         "together_ai",
         "https://api.together.xyz/v1",
@@ -1124,6 +1339,20 @@ ROWS: tuple[Provider, ...] = (
         aliases=("together",),
         usage=WITH_FINISH,
         hosts=("api.together.ai",),
+    ),
+    Provider(
+        slug="triton",
+        family="text",
+        # api_base is a model's: http://HOST:8000/v2/models/NAME. What ends an answer is not told.
+        dialect={"end": "eof"},
+        chat_path="/generate",
+        stream_path="/generate_stream",
+        key_required=False,
+        usage=NEVER,
+        renames=MAX_TOKENS,
+        unsupported=OTHERS_LACK | {"n", "modalities", "response_format", "reasoning_effort", "tools", "tool_choice"},
+        body="text_input",
+        variants=(Variant(base=".*/generate", chat_path="", stream_path="_stream"),),
     ),
     compatible("v0", "https://api.v0.dev/v1", "V0_API_KEY", "V0_API_BASE"),
     classic("veniceai", "https://api.venice.ai/api/v1", "VENICE_AI_API_KEY"),
@@ -1139,6 +1368,7 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="vertex_ai",
+        telemetry="gcp.vertex_ai",
         aliases=("vertex_ai_beta",),
         family="gemini",
         base_url=_vertex,
@@ -1207,33 +1437,9 @@ ROWS: tuple[Provider, ...] = (
         hosts=("ark.*.volces.com",),
     ),
     classic("wandb", "https://api.inference.wandb.ai/v1", "WANDB_API_KEY", "WANDB_API_BASE"),
-    compatible(
-        "watsonx",
-        "https://{watsonx_region_name}.ml.cloud.ibm.com",
-        ("WATSONX_APIKEY", "WATSONX_API_KEY", "WX_API_KEY"),
-        ("WATSONX_API_BASE", "WATSONX_URL", "WX_URL", "WML_URL"),
-        tokens=(
-            Token(keyword="token", env=("WATSONX_TOKEN",)),
-            Token(keyword="zen_api_key", env=("WATSONX_ZENAPIKEY",), auth=("authorization", "ZenApiKey {key}")),
-        ),
-        grants=(
-            Grant(
-                needs=("api_key",),
-                url="{watsonx_iam_url}",
-                form={"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": "{api_key}"},
-            ),
-        ),
-        settings=(
-            Setting(keyword="watsonx_region_name", env=("WATSONX_REGION",)),
-            Setting(
-                keyword="watsonx_iam_url",
-                env=("WATSONX_IAM_URL",),
-                default="https://iam.cloud.ibm.com/identity/token",
-            ),
-            Setting(keyword="project_id", env=("WATSONX_PROJECT_ID",)),
-            Setting(keyword="space_id", env=("WATSONX_SPACE_ID", "WATSONX_DEPLOYMENT_SPACE_ID")),
-            Setting(keyword="api_version", env=("WATSONX_API_VERSION",), default="2024-10-08"),
-        ),
+    Provider(
+        slug="watsonx",
+        **WATSONX,
         chat_path="/ml/v1/text/chat?version={api_version}",
         stream_path="/ml/v1/text/chat_stream?version={api_version}",
         # Whether to stream stands in the path.
@@ -1256,12 +1462,33 @@ ROWS: tuple[Provider, ...] = (
             ),
         ),
     ),
+    Provider(
+        slug="watsonx_text",
+        **WATSONX,
+        family="text",
+        body="generation",
+        chat_path="/ml/v1/text/generation?version={api_version}",
+        stream_path="/ml/v1/text/generation_stream?version={api_version}",
+        fields={"model_id": "{model}", "project_id": "{project_id}", "space_id": "{space_id}"},
+        usage=IN_EVERY_CHUNK,
+        renames=MAX_TOKENS,
+        unsupported=PLAIN_TEXT_LACKS - {"seed", "top_k", "repetition_penalty"},
+        variants=(
+            Variant(
+                model="deployment/(?P<deployment_id>[^/]+)",
+                chat_path="/ml/v1/deployments/{deployment_id}/text/generation?version={api_version}",
+                stream_path="/ml/v1/deployments/{deployment_id}/text/generation_stream?version={api_version}",
+                fields={},
+            ),
+        ),
+    ),
     classic(
         "xai",
         "https://api.x.ai/v1",
         "XAI_API_KEY",
         "XAI_API_BASE",
         models=("grok-",),
+        telemetry="x_ai",
         hosts=("*.api.x.ai",),
         dialect={"reasoning": "beside"},
     ),
@@ -1284,7 +1511,6 @@ PROVIDERS: Mapping[str, Provider] = {name: row for row in ROWS for name in (row.
 NOT_SERVED: Mapping[str, str] = {
     "a2a": "speaks A2A, a JSON-RPC of agents",
     "anthropic_text": "text completions of 2023",
-    "azure_text": "text completions",
     "bytez": "raw text, no usage",
     "chatgpt": "login of a consumer subscription",
     "custom": "no format that anybody specified",
@@ -1295,16 +1521,7 @@ NOT_SERVED: Mapping[str, str] = {
     "langgraph": "an agent server, no chat",
     "nlp_cloud": "raw text, no usage",
     "petals": "runs in the process",
-    "predibase": "format of TGI",
     "replicate": "two requests and raw text",
-    "sagemaker": "signed requests in AWS framing",
-    "sagemaker_chat": "as sagemaker",
-    "sagemaker_nova": "as sagemaker",
     "sap": "a format of its own, at deployments that have to be looked up before the call",
-    "text-completion-codestral": "fill in the middle, no chat",
-    "text-completion-inception": "fill in the middle, no chat",
-    "text-completion-openai": "text completions",
-    "triton": "a format of each model's own",
-    "watsonx_text": "a format of its own",
 }
 """Who is called by name elsewhere and has no row here, with the reason."""

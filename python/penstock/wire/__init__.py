@@ -47,7 +47,7 @@ class Parameters(TypedDict, total=False):
     web_search_options: Mapping[str, Any] | None
     service_tier: str | None
     store: bool | None
-    metadata: Mapping[str, str] | None
+    metadata: Mapping[str, Any] | None
     safety_identifier: str | None
     prompt_cache_key: str | None
     thinking: Mapping[str, Any] | None
