@@ -1522,7 +1522,7 @@ NOT_SERVED: Mapping[str, str] = {
     "chatgpt": "login of a consumer subscription",
     "custom": "no format that anybody specified",
     "fal_ai": "does not stream",
-    "gdc": "needs tokens from an SDK of Google's",
+    "gdc": "addresses and paths that nobody documents, and tokens of a service identity",
     "github_copilot": "login of a consumer subscription",
     "langflow": "a flow server, no chat",
     "langgraph": "an agent server, no chat",
