@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import httpx
 import pytest
@@ -16,7 +16,7 @@ from penstock import AuthenticationError, BadRequestError, acompletion, completi
 from penstock.errors import APIError
 from penstock.providers.auth import credential_of
 from penstock.providers.registry import NOT_SERVED, PROVIDERS, ROWS, Provider
-from penstock.providers.resolve import fill, owns, resolve
+from penstock.providers.resolve import fill, owns, resolve, vary
 from penstock.replay import Upstream
 from penstock.replay.cases import FAMILIES
 
@@ -103,6 +103,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "novita": ("https://api.novita.ai/v3/openai/chat/completions", BEARER),
     "nscale": ("https://inference.api.nscale.com/v1/chat/completions", BEARER),
     "nvidia_nim": ("https://integrate.api.nvidia.com/v1/chat/completions", BEARER),
+    "oci": ("https://inference.generativeai.mine.oci.oraclecloud.com/openai/v1/chat/completions", BEARER),
     "ollama": ("http://localhost:11434/api/chat", BEARER),
     "ollama_v1": ("http://localhost:11434/v1/chat/completions", BEARER),
     "oobabooga": ("http://localhost:5000/v1/chat/completions", BEARER),
@@ -305,12 +306,35 @@ VARIANTS: list[tuple[str, dict[str, str], str, str, str]] = [
     ),
 ]
 
+CORTEX = "https://mine.snowflakecomputing.com/api/v2/cortex"
+VARIANTS += [
+    ("snowflake/m", {"api_base": CORTEX}, f"{CORTEX}/inference:complete", BEARER, "m"),
+    (
+        "snowflake/m",
+        {"api_base": "https://mine.snowflakecomputing.com/"},
+        f"{CORTEX}/v1/chat/completions",
+        BEARER,
+        "m",
+    ),
+]
+
 # Who is sent `max_tokens`, or `max_completion_tokens`, as the caller wrote it; all others get `max_tokens`.
 AS_GIVEN = {
     *("assemblyai", "azure", "azure_ai", "cerebras", "clarifai", "cloudflare", "cognition", "cometapi", "compactifai"),
     *("cortecs", "dashscope", "edenai", "gradient_ai", "groq", "helicone", "heroku", "hosted_vllm", "huggingface"),
     *("litellm_proxy", "llamafile", "lm_studio", "meta", "meta_llama", "minimax", "modelscope", "morph", "novita"),
-    *("oobabooga", "openrouter", "ovhcloud", "parasail", "prism", "qwen_ai_platform", "qwencloud", "ragflow", "reka"),
+    *(
+        "oci",
+        "oobabooga",
+        "openrouter",
+        "ovhcloud",
+        "parasail",
+        "prism",
+        "qwen_ai_platform",
+        "qwencloud",
+        "ragflow",
+        "reka",
+    ),
     *("replay", "sail", "scaleway", "snowflake", "tencent", "v0", "vercel_ai_gateway", "watsonx"),
 }
 ALWAYS_NEW = {"openai"}
@@ -615,7 +639,7 @@ def test_its_key_goes_to_no_other_vendor(row: Provider, everybodys_keys: None) -
 
 @each_row
 def test_without_a_key_nothing_is_sent(row: Provider, send: Send) -> None:
-    if not (row.key_required or row.signed_as):
+    if not (row.key_required or row.signed_as or row.signature):
         request = send(f"{row.slug}/m", **home(row))
         assert not {BEARER, row.auth[0]} & set(request.headers)
         return
@@ -631,7 +655,7 @@ def test_without_a_key_nothing_is_sent_by_asyncio(row: Provider) -> None:
             with pytest.raises(AuthenticationError):
                 await acompletion(f"{row.slug}/m", MESSAGES, stream=True, client=client, **home(row))
 
-    if row.key_required or row.signed_as:
+    if row.key_required or row.signed_as or row.signature:
         asyncio.run(main())
 
 
@@ -790,8 +814,13 @@ def test_a_location_leads_to_no_other_host(send: Send) -> None:
 
 def test_an_arn_knows_its_region(send: Send) -> None:
     arn = "arn:aws:bedrock:eu-west-3:123456789012:inference-profile/eu.m"
-    for given in ({}, {"aws_region_name": "us-east-1"}):
-        assert send(f"bedrock/{arn}", api_key="k", **given).url.host == "bedrock-runtime.eu-west-3.amazonaws.com"
+    for way in ("", "converse/"):
+        for given in ({}, {"aws_region_name": "us-east-1"}):
+            url = send(f"bedrock/{way}{arn}", api_key="k", **given).url
+            assert url.host == "bedrock-runtime.eu-west-3.amazonaws.com"
+            assert url.raw_path == f"/model/{quote(arn, safe='')}/converse".encode()
+    provider, model, values = vary(PROVIDERS["bedrock"], f"invoke/{arn}", None, {})
+    assert (provider.family, model, values["aws_region_name"]) == ("invoke", arn, "eu-west-3")
 
 
 def test_a_token_in_place_of_a_key(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -806,6 +835,9 @@ def test_a_token_in_place_of_a_key(send: Send, monkeypatch: pytest.MonkeyPatch) 
 
 def test_fields_of_the_body_that_settings_fill(send: Send) -> None:
     place: dict[str, Any] = {"watsonx_region_name": "eu-de", "token": "t"}
+    for choice, name in (("auto", "tool_choice_option"), ({"type": "function"}, "tool_choice")):
+        body = json.loads(send("watsonx/m", tool_choice=choice, **place).content)
+        assert {key: value for key, value in body.items() if key.startswith("tool_choice")} == {name: choice}
     request = send("watsonx/org/m", project_id="p", **place)
     assert json.loads(request.content) == {"messages": MESSAGES, "model_id": "org/m", "project_id": "p"}
     request = send("watsonx/org/m", space_id="s", api_version="2025-01-01", **place)

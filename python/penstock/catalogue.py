@@ -37,7 +37,8 @@ def list_providers() -> list[dict[str, Any]]:
         caller, or a variable of base_env, must give it. path: what follows it.
     key_env, base_env: the variables for key and base URL, first set one wins. key_required: whether it is refused to
         call without a key. signed_as: the AWS service that requests are signed for where there is no key, or None.
-        google_scope: what Google's credentials are asked for where there is no key, or None.
+        google_scope: what Google's credentials are asked for where there is no key, or None. signature: the settings
+        of an RSA key that requests are signed with where there is no key.
     tokens: what may be given instead of a key: keyword (or None), env. grants: settings that are exchanged for one, and
         `api_key` where the key itself is exchanged.
     settings: keywords of its own: keyword, env, default.
@@ -81,6 +82,7 @@ def _plain(row: Provider) -> dict[str, Any]:
         "key_required": row.key_required,
         "signed_as": row.signed_as,
         "google_scope": row.google_scope,
+        "signature": [row.signature.key, row.signature.key_file] if row.signature is not None else [],
         "tokens": [{"keyword": token.keyword, "env": list(token.env)} for token in row.tokens],
         "grants": [list(grant.needs) for grant in row.grants],
         "settings": [
@@ -176,6 +178,8 @@ def _key(row: dict[str, Any]) -> str:
             yield "or AWS credentials" if names else "AWS credentials"
         elif row["google_scope"]:
             yield "or Google credentials"
+        elif row["signature"]:
+            yield "or an RSA key: " + ", ".join(_code(known[name]) for name in row["signature"])
         elif not row["key_required"]:
             yield "(needs none)" if names else "needs none"
 

@@ -103,10 +103,13 @@ WAYS: list[tuple[Callable[[Any], None], str, str, type[Exception] | None]] = [
     (failed, "?stall=3", "failed", Timeout),
 ]
 IDS = [f"{way.__name__}{script}" for way, script, _, _ in WAYS]
-PATIENCE = Timeouts(idle=0.6)  # the families share one event loop, and what it collects
-
 TELLING = [family for family in FAMILIES if family != "predictions"]
 """Families that tell a usage."""
+
+
+def patience(error: Any) -> Timeouts:
+    """Short where it is waited for."""
+    return Timeouts(idle=0.15 if error is Timeout else 30)
 
 
 def judge(told: Told, how: str, error: type[Exception] | None) -> None:
@@ -132,7 +135,7 @@ def judge(told: Told, how: str, error: type[Exception] | None) -> None:
 @pytest.mark.parametrize(("way", "script", "how", "error"), WAYS, ids=IDS)
 def test_blocking(family: str, way: Any, script: str, how: str, error: Any) -> None:
     told = Told()
-    way(told.of(completion(f"replay/{family}/hello{script}", MESSAGES, stream=True, timeout=PATIENCE)))
+    way(told.of(completion(f"replay/{family}/hello{script}", MESSAGES, stream=True, timeout=patience(error))))
     judge(told, how, error)
 
 
@@ -207,7 +210,7 @@ def test_asynchronous(way: Any, script: str, how: str, error: Any) -> None:
     told = {family: Told() for family in TELLING}
 
     async def one(family: str) -> None:
-        stream = await acompletion(f"replay/{family}/hello{script}", MESSAGES, stream=True, timeout=PATIENCE)
+        stream = await acompletion(f"replay/{family}/hello{script}", MESSAGES, stream=True, timeout=patience(error))
         await way(told[family].of(stream))
         del stream
         gc.collect()

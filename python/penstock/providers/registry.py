@@ -75,6 +75,18 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """An RSA key that signs each request, as the eighth draft of HTTP Signatures says, where there is no other key.
+
+    key_id: whose key it is, with `{setting}`s. key, key_file: the settings that hold it as PEM, or its path.
+    """
+
+    key_id: str
+    key: str
+    key_file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MessageRules:
     """What messages have to be like where others than a family's usual ones are refused.
 
@@ -86,6 +98,19 @@ class MessageRules:
     call_id: int
     fields: Mapping[str, frozenset[str]] = field(default_factory=dict)
     thinking: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefill:
+    """How to ask for the rest of an answer: by an assistant's message at the end, with the text so far.
+
+    models: a regular expression that matches the whole of the ids of models which go on from it.
+    message: what else is in that message. `body`: what else is in the request.
+    """
+
+    models: str = ".*"
+    message: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +146,7 @@ class Variant:
     spellings: Mapping[str, Mapping[str, str]] | None = None
     unsupported: frozenset[str] | None = None
     messages: MessageRules | None = None
+    prefill: Prefill | None = None
     body: str | None = None
 
 
@@ -144,15 +170,20 @@ class Provider:
     grants: exchanges of other secrets, or of the key, for a token.
     signed_as: the name of the service that requests are signed for where there is no key.
     google_scope: what Google's credentials are asked for where there is no key.
+    signature: what requests are signed with where there is no key.
     headers: sent with every request.
     fields: of every body, with `{setting}`s and `{model}`; without a value for them, or as None, a field is left out.
     stream_options: whether it accepts this parameter, so that it can be asked for the usage of a stream.
     usage: when its streams tell it, in words, where that was seen to differ from its family. Decoders need not know.
-    renames: parameters that it spells differently. `spellings`: values of parameters that it spells differently.
+    renames: parameters that it spells differently. `words`: those that it spells so only where the value is a word.
+    spellings: values of parameters that it spells differently.
     unsupported: parameters that its documentation leaves out.
     messages: what it asks of messages beyond what its family does.
+    prefill: how it is asked to go on from a part of an answer, where its documentation says that it does.
     body: which request body it takes, in families that have several.
     variants: calls that go elsewhere; the first that fits counts.
+    price_list: its id in genai-prices, where that finds another or none by the slug; "" for none.
+    telemetry: its name in the semantic conventions of OpenTelemetry, where that is not the slug.
     elsewhere: how to speak to a server at another base URL that is called by this provider's name.
     """
 
@@ -175,17 +206,22 @@ class Provider:
     grants: tuple[Grant, ...] = ()
     signed_as: str | None = None
     google_scope: str | None = None
+    signature: Signature | None = None
     settings: tuple[Setting, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, str | None] = field(default_factory=dict)
     stream_options: bool = False
     usage: str | None = None
     renames: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
     spellings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unsupported: frozenset[str] = frozenset()
     messages: MessageRules | None = None
+    prefill: Prefill | None = None
     body: str = ""
     variants: tuple[Variant, ...] = ()
+    price_list: str | None = None
+    telemetry: str | None = None
     elsewhere: "Provider | None" = None
 
     def keywords(self) -> frozenset[str]:
@@ -295,6 +331,10 @@ AWS_SETTINGS = (
 )
 
 
+ARN = r"arn:aws[a-z-]*:bedrock:(?P<aws_region_name>[a-z0-9-]+):.+"
+"""A model id that belongs to its region, whatever else is set."""
+
+
 OTHERS_LACK = frozenset(
     {
         "prediction",
@@ -315,12 +355,18 @@ OTHERS_LACK = frozenset(
 """Parameters that the families gemini, cohere and ollama have nothing for."""
 
 
+# Claude goes on from a part of an answer up to version 4.5; the models after it refuse that with a 400.
+CLAUDE_PREFILL = Prefill(
+    models=r".*claude-(?:instant|2|3)\b.*|.*claude-(?:opus|sonnet|haiku)-4(?:-[0-5])?(?:[-@]\d{8})?(?:-v\d.*)?"
+)
+
 # What the rows of a family have in common, and calls to others that speak it
 
 MESSAGES: Mapping[str, Any] = {
     "family": "anthropic",
     "chat_path": "/v1/messages",
     "headers": {"anthropic-version": "2023-06-01"},
+    "prefill": CLAUDE_PREFILL,
     "renames": MAX_TOKENS,
     "spellings": {"service_tier": {"default": "standard_only"}},
     "unsupported": frozenset(
@@ -355,6 +401,7 @@ CONVERSE: Mapping[str, Any] = {
     "stream_path": "/model/{model}/converse-stream",
     # An ARN with its slashes and colons is one segment of the path.
     "path_safe": "",
+    "prefill": CLAUDE_PREFILL,
     "renames": MAX_TOKENS,
     "unsupported": frozenset(
         {
@@ -634,6 +681,7 @@ ROWS: tuple[Provider, ...] = (
     compatible("assemblyai", "https://llm-gateway.assemblyai.com/v1", "ASSEMBLYAI_API_KEY"),
     Provider(
         slug="azure",
+        telemetry="azure.ai.openai",
         # AZURE_API_BASE is https://RESOURCE.openai.azure.com, and `model` the name of the deployment there.
         base_env=("AZURE_API_BASE",),
         hosts=AZURE_HOSTS,
@@ -654,6 +702,8 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="azure_ai",
+        price_list="azure",
+        telemetry="azure.ai.inference",
         # AZURE_AI_API_BASE is https://RESOURCE.services.ai.azure.com, or the endpoint of one serverless model.
         base_env=("AZURE_AI_API_BASE",),
         hosts=AZURE_HOSTS,
@@ -720,6 +770,7 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="bedrock",
+        telemetry="aws.bedrock",
         base_url="https://bedrock-runtime.{aws_region_name}.amazonaws.com",
         base_env=("AWS_BEDROCK_RUNTIME_ENDPOINT",),
         key_env=("AWS_BEARER_TOKEN_BEDROCK",),
@@ -738,10 +789,11 @@ ROWS: tuple[Provider, ...] = (
                 r"mistral\.(?:mistral-7b|mixtral|mistral-(?:large|small)-2402)-", "inst", PLAIN_TEXT_LACKS - {"top_k"}
             ),
             _invoked(r"mistral\.|openai\.|qwen\.", "chat", frozenset()),
+            Variant(model=f"converse/(?P<name>{ARN})", sends="{name}"),
             Variant(model="converse/(?P<name>.+)", sends="{name}"),
+            Variant(model=f"invoke/(?P<name>{ARN})", sends="{name}", **INVOKE),
             Variant(model="invoke/(?P<name>.+)", sends="{name}", **INVOKE),
-            # An ARN belongs to its region, whatever else is set.
-            Variant(model="arn:aws[a-z-]*:bedrock:(?P<aws_region_name>[a-z0-9-]+):.+"),
+            Variant(model=ARN),
             Variant(model=r"(.+\.)?mistral\..+", messages=MessageRules(call_id=9)),
         ),
         **CONVERSE,
@@ -801,6 +853,8 @@ ROWS: tuple[Provider, ...] = (
         "https://codestral.mistral.ai/v1",
         "CODESTRAL_API_KEY",
         "CODESTRAL_API_BASE",
+        price_list="mistral",
+        telemetry="mistral_ai",
         stream_options=False,  # this and the rest as mistral, of which it is an endpoint with keys of its own
         usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
@@ -822,7 +876,7 @@ ROWS: tuple[Provider, ...] = (
     compatible("cortecs", "https://api.cortecs.ai/v1", "CORTECS_API_KEY", "CORTECS_API_BASE"),
     classic("crusoe", "https://managed-inference-api-proxy.crusoecloud.com/v1", "CRUSOE_API_KEY", "CRUSOE_API_BASE"),
     # Any server: nothing is known of it, and no variable has its key.
-    classic("custom_openai", None, aliases=("openai_like",), key_required=False),
+    classic("custom_openai", None, aliases=("openai_like",), key_required=False, price_list=""),
     classic("darkbloom", "https://api.darkbloom.dev/v1", "DARKBLOOM_API_KEY", "DARKBLOOM_API_BASE"),
     compatible(
         "dashscope",
@@ -830,6 +884,7 @@ ROWS: tuple[Provider, ...] = (
         "DASHSCOPE_API_KEY",
         "DASHSCOPE_API_BASE",
         hosts=("dashscope*.aliyuncs.com",),
+        prefill=Prefill(message={"partial": True}),
     ),
     classic(
         "databricks",
@@ -906,6 +961,7 @@ ROWS: tuple[Provider, ...] = (
         "https://api.fireworks.ai/inference/v1",
         ("FIREWORKS_API_KEY", "FIREWORKS_AI_API_KEY", "FIREWORKSAI_API_KEY", "FIREWORKS_AI_TOKEN"),
         "FIREWORKS_API_BASE",
+        price_list="fireworks",
         spellings=REQUIRED_IS_ANY,
         # A bare name is one of its own models; NAME#DEPLOYMENT is complete.
         variants=(Variant(model="[^/#]+", sends="accounts/fireworks/models/{model}"),),
@@ -919,6 +975,7 @@ ROWS: tuple[Provider, ...] = (
     classic("galadriel", "https://api.galadriel.com/v1", "GALADRIEL_API_KEY", "GALADRIEL_API_BASE"),
     Provider(
         slug="gemini",
+        telemetry="gcp.gemini",
         models=("gemini-",),
         base_url="https://generativelanguage.googleapis.com/v1beta",
         base_env=("GEMINI_API_BASE",),
@@ -985,7 +1042,13 @@ ROWS: tuple[Provider, ...] = (
         variants=(WITH_VERSION,),
     ),
     compatible(
-        "hosted_vllm", None, "HOSTED_VLLM_API_KEY", "HOSTED_VLLM_API_BASE", aliases=("vllm",), key_required=False
+        "hosted_vllm",
+        None,
+        "HOSTED_VLLM_API_KEY",
+        "HOSTED_VLLM_API_BASE",
+        aliases=("vllm",),
+        key_required=False,
+        prefill=Prefill(body={"continue_final_message": True, "add_generation_prompt": False}),
     ),
     compatible(
         "huggingface",
@@ -1024,7 +1087,7 @@ ROWS: tuple[Provider, ...] = (
     compatible("lm_studio", "http://localhost:1234/v1", "LM_STUDIO_API_KEY", "LM_STUDIO_API_BASE", key_required=False),
     classic("maritalk", "https://chat.maritaca.ai/api", "MARITALK_API_KEY", "MARITALK_API_BASE"),
     compatible("meta", "https://api.meta.ai/v1", "META_API_KEY", "META_API_BASE"),
-    compatible("meta_llama", "https://api.llama.com/compat/v1", "LLAMA_API_KEY", "LLAMA_API_BASE"),
+    compatible("meta_llama", "https://api.llama.com/compat/v1", "LLAMA_API_KEY", "LLAMA_API_BASE", price_list="meta"),
     compatible(
         "minimax",
         "https://api.minimax.io/v1",
@@ -1037,7 +1100,9 @@ ROWS: tuple[Provider, ...] = (
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",
         "MISTRAL_API_BASE",
+        telemetry="mistral_ai",
         models=("mistral-", "magistral-", "codestral-"),
+        prefill=Prefill(message={"prefix": True}),
         stream_options=False,  # it may refuse it
         usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
@@ -1052,7 +1117,12 @@ ROWS: tuple[Provider, ...] = (
         hosts=("*.modelscope.cn",),
     ),
     classic(
-        "moonshot", "https://api.moonshot.ai/v1", "MOONSHOT_API_KEY", "MOONSHOT_API_BASE", hosts=("api.moonshot.cn",)
+        "moonshot",
+        "https://api.moonshot.ai/v1",
+        "MOONSHOT_API_KEY",
+        "MOONSHOT_API_BASE",
+        hosts=("api.moonshot.cn",),
+        prefill=Prefill(message={"partial": True}),
     ),
     compatible("morph", "https://api.morphllm.com/v1", "MORPH_API_KEY", "MORPH_API_BASE"),
     classic("nadir", "https://api.getnadir.com/v1", "NADIR_API_KEY", "NADIR_API_BASE"),
@@ -1072,6 +1142,24 @@ ROWS: tuple[Provider, ...] = (
         "https://integrate.api.nvidia.com/v1",
         ("NVIDIA_NIM_API_KEY", "NVIDIA_API_KEY"),
         "NVIDIA_NIM_API_BASE",
+    ),
+    compatible(
+        "oci",
+        "https://inference.generativeai.{oci_region}.oci.oraclecloud.com/openai/v1",
+        "OCI_GENAI_API_KEY",
+        key_required=False,
+        signature=Signature(
+            key_id="{oci_tenancy}/{oci_user}/{oci_fingerprint}", key="oci_key", key_file="oci_key_file"
+        ),
+        settings=(
+            Setting(keyword="oci_region", env=("OCI_REGION",)),
+            Setting(keyword="oci_compartment_id", env=("OCI_COMPARTMENT_ID",), header="opc-compartment-id"),
+            Setting(keyword="oci_tenancy", env=("OCI_TENANCY",)),
+            Setting(keyword="oci_user", env=("OCI_USER",)),
+            Setting(keyword="oci_fingerprint", env=("OCI_FINGERPRINT",)),
+            Setting(keyword="oci_key", env=("OCI_KEY",)),
+            Setting(keyword="oci_key_file", env=("OCI_KEY_FILE",)),
+        ),
     ),
     Provider(
         slug="ollama",
@@ -1108,6 +1196,7 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="openai_responses",
+        telemetry="openai",
         base_url="https://api.openai.com/v1",
         base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
         key_env=("OPENAI_API_KEY",),
@@ -1238,6 +1327,11 @@ ROWS: tuple[Provider, ...] = (
         dialect={"end": "done"},
         settings=(Setting(keyword="account_id", env=("SNOWFLAKE_ACCOUNT_ID",)),),
         headers={"x-snowflake-authorization-token-type": "KEYPAIR_JWT"},
+        variants=(
+            # The older endpoint, of which nobody has seen how its streams end.
+            Variant(base="https?://[^/]+/api/v2/cortex", chat_path="/inference:complete", dialect={"end": "eof"}),
+            Variant(base="https?://[^/]+", chat_path="/api/v2/cortex/v1/chat/completions"),
+        ),
         # A programmatic access token is written pat/TOKEN.
         tokens=(Token(prefix="pat/", headers={"x-snowflake-authorization-token-type": "PROGRAMMATIC_ACCESS_TOKEN"}),),
     ),
@@ -1319,6 +1413,7 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="vertex_ai",
+        telemetry="gcp.vertex_ai",
         aliases=("vertex_ai_beta",),
         family="gemini",
         base_url=_vertex,
@@ -1357,6 +1452,7 @@ ROWS: tuple[Provider, ...] = (
                 renames={**MAX_TOKENS, "seed": "random_seed"},
                 spellings=REQUIRED_IS_ANY,
                 unsupported=frozenset(),
+                messages=MISTRAL_MESSAGES,
             ),
             Variant(
                 model="(?:ai21/)?(?P<name>jamba-.+)",
@@ -1399,6 +1495,7 @@ ROWS: tuple[Provider, ...] = (
             "project_id": "{project_id}",
             "space_id": "{space_id}",
         },
+        words={"tool_choice": "tool_choice_option"},
         stream_options=False,
         variants=(
             # A deployment knows its model and its project.
@@ -1436,6 +1533,7 @@ ROWS: tuple[Provider, ...] = (
         "XAI_API_KEY",
         "XAI_API_BASE",
         models=("grok-",),
+        telemetry="x_ai",
         hosts=("*.api.x.ai",),
         dialect={"reasoning": "beside"},
     ),
@@ -1467,8 +1565,7 @@ NOT_SERVED: Mapping[str, str] = {
     "langflow": "a flow server, no chat",
     "langgraph": "an agent server, no chat",
     "nlp_cloud": "raw text, no usage",
-    "oci": "formats of its own, and signed requests",
     "petals": "runs in the process",
-    "sap": "needs an OAuth exchange before the call",
+    "sap": "a format of its own, at deployments that have to be looked up before the call",
 }
 """Who is called by name elsewhere and has no row here, with the reason."""
