@@ -519,7 +519,7 @@ def test_who_is_not_served_is_said() -> None:
             assert f"{name} is not served: {reason}" in error.message
             assert error.param == ("custom_llm_provider" if apart else "model")
     # A bare name is a model's, not a provider's.
-    assert "not served" not in refused(BadRequestError, "replicate").message
+    assert "not served" not in refused(BadRequestError, "petals").message
 
 
 def test_no_provider_is_missing_in_silence(corpus: Path) -> None:
