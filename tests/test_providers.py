@@ -122,6 +122,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "qwencloud": ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1/chat/completions", BEARER),
     "ragflow": ("http://localhost:9380/api/v1/chats_openai/mine/chat/completions", BEARER),
     "reka": ("https://api.reka.ai/v1/chat/completions", BEARER),
+    "replicate": ("https://api.replicate.com/v1/models/m/predictions", BEARER),
     "sagemaker": ("https://runtime.sagemaker.mine.amazonaws.com/endpoints/m/invocations", BEARER),
     "sagemaker_chat": ("https://runtime.sagemaker.mine.amazonaws.com/endpoints/m/invocations", BEARER),
     "sagemaker_nova": ("https://runtime.sagemaker.mine.amazonaws.com/endpoints/m/invocations", BEARER),
@@ -363,7 +364,7 @@ ANSWERS = {
 }
 
 # Who tells no usage, and who does not say why an answer ended either.
-SILENT = {"triton"}
+SILENT = {"replicate", "triton"}
 ENDLESS = {"triton"}
 
 # How the model must be written so that it arrives as it was.
@@ -518,7 +519,7 @@ def test_who_is_not_served_is_said() -> None:
             assert f"{name} is not served: {reason}" in error.message
             assert error.param == ("custom_llm_provider" if apart else "model")
     # A bare name is a model's, not a provider's.
-    assert "not served" not in refused(BadRequestError, "replicate").message
+    assert "not served" not in refused(BadRequestError, "petals").message
 
 
 def test_no_provider_is_missing_in_silence(corpus: Path) -> None:
@@ -896,7 +897,7 @@ def test_a_row_streams_and_its_usage_comes_last(row: Provider, world: str, upstr
         return [chunk async for chunk in await acompletion(stream=True, **call)]
 
     *chunks, last = completion(stream=True, **call) if world == "blocking" else asyncio.run(main())
-    asked = upstream.stats()["requests"][-1]["body"]
+    asked = [request for request in upstream.stats()["requests"] if request["method"] == "POST"][-1]["body"]
     assert asked.get("stream_options") == ({"include_usage": True} if row.stream_options else None)
     assert all("usage" in chunk and chunk.usage is None for chunk in chunks)
     assert all(chunk.choices or "prompt_filter_results" in chunk for chunk in chunks)

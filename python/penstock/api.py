@@ -14,7 +14,7 @@ from functools import partial
 from random import random
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from . import log, retry, transport
 from ._native import ChatCompletion, Decoder, RetryBudget, __version__, decode_error, decode_response
@@ -23,6 +23,7 @@ from .configuration import current
 from .errors import (
     APIConnectionError,
     APIError,
+    APIResponseValidationError,
     APIStatusError,
     BadRequestError,
     Headers,
@@ -32,7 +33,7 @@ from .errors import (
 from .parser import other_tasks
 from .providers.auth import Source, credential_of
 from .providers.registry import ROWS, Prefill, Provider
-from .providers.resolve import base_of, fill, first_set, resolve, setting_headers, settings, vary
+from .providers.resolve import base_of, fill, first_set, owns, resolve, setting_headers, settings, vary
 from .providers.sign import Sign, signer
 from .stream import AsyncStream, Attempt, Exchange, Flow, Stream, as_events
 from .tokens import tokens
@@ -249,7 +250,11 @@ def _chat_as_stream(call: "Call", body: bytes) -> tuple[bytes, Any]:
 
 
 def _estimating(call: "Call", family: str, **options: Any) -> Any:
-    options |= {"include_usage": call.include_usage, "model": call.model, "keep_partial": call.keep_partial}
+    options |= {
+        "include_usage": call.include_usage,
+        "model": call.model,
+        "keep_partial": call.keep_partial or not call.stream,
+    }
     decoder = Decoder(family, **options)
     return decoder if call.estimate is None else call.estimate.decoder(decoder)
 
@@ -334,6 +339,31 @@ class Call:
         signature = self.sign(self.url, self.headers, content) if self.sign else {}
         bearer = {"authorization": f"Bearer {self.token}"} if self.token is not None else {}
         return Request(self.url, {**bearer, **self.headers, **signature}, content)
+
+    def following(self, request: Request, body: bytes) -> Request | None:
+        """The request for what an answer only tells the place of; None if it tells none, and is all there is.
+
+        It carries the key where the first one went, and from one host of the provider to another.
+        """
+        import orjson
+
+        try:
+            place = orjson.loads(body)
+        except ValueError as error:
+            raise APIResponseValidationError(f"the answer is not JSON: {error}", body=body) from None
+        for name in self.provider.follow:
+            place = place.get(name) if isinstance(place, dict) else None
+        if not isinstance(place, str):
+            return None
+        here, there = (urlsplit(url) for url in (request.url, place))
+        hosts = here.hostname or "", there.hostname or ""
+        if there.scheme not in ("http", "https") or (there.scheme == "http" and here.scheme == "https"):
+            raise APIResponseValidationError(f"the answer is said to be at {place!r}, which is no place to ask")
+        trusted = here.netloc == there.netloc or all(owns(self.provider, host) for host in hosts)
+        wanted = {"accept": "text/event-stream", "accept-encoding": "identity"}
+        kept = request.headers if trusted else {"user-agent": request.headers["user-agent"]}
+        headers = {name: value for name, value in kept.items() if name != "content-type"}
+        return Request(place, {**headers, **wanted}, b"", "GET")
 
     def decoder(self) -> Any:
         """A decoder for one attempt."""
@@ -812,11 +842,17 @@ async def _attempt(port: Port, call: Call, decoder: Callable[[], Decoder], watch
         APIError: whatever went wrong, with all that is known about it.
     """
     request = call.request()
+    answer: Answer | None = None
     try:
         answer = await port.send(request, watch.limits)
-    except Exception as error:
-        raise _explained(call, watch, error, None) from error
-    try:
+        if call.provider.follow and 200 <= answer.status_code < 300:
+            body = await _whole(Exchange(answer, watch, stream=True))
+            following = call.following(request, body)
+            if following is None:
+                return await _document(call, watch, answer, body, blocking=blocking)
+            answer = None
+            watch.again()
+            answer = await port.send(following, watch.limits)
         return await _read(call, decoder, watch, answer, blocking=blocking)
     except Exception as error:
         explained = _explained(call, watch, error, answer)
@@ -848,10 +884,12 @@ async def _read(call: Call, decoder: Callable[[], Decoder], watch: Watch, answer
         finally:
             await exchange.close()
         raise _refusal(answer, body)
-    if call.stream:
+    if call.stream or call.provider.follow:
         flow = Flow(answer, watch, decoder(), call.complete)
         try:
             document = await flow.begin()
+            if document is None and not call.stream:
+                return await flow.collect()
         except APIError as error:
             await flow.close()
             raise flow.complete(error) from None
@@ -860,16 +898,25 @@ async def _read(call: Call, decoder: Callable[[], Decoder], watch: Watch, answer
             raise
         if document is None:
             return flow
-        # The server did not stream. Its answer goes the way of all streams, as one of a single event.
         await flow.close()
-        events, reader = call.operation.as_stream(call, document)
-        return await _scripted(call, answer.status_code, answer.headers, events, reader, watch, blocking=blocking)
-    exchange = Exchange(answer, watch)
+        return await _document(call, watch, answer, document, blocking=blocking)
+    return call.operation.decode(call, await _whole(Exchange(answer, watch)))
+
+
+async def _whole(exchange: Exchange) -> bytes:
+    """The whole body of an answer that is not a stream."""
     try:
-        body = await exchange.whole()
+        return await exchange.whole()
     finally:
         await exchange.close()
-    return call.operation.decode(call, body)
+
+
+async def _document(call: Call, watch: Watch, answer: Answer, document: bytes, *, blocking: bool) -> Any:
+    """What a server says that did not stream: to who wants a stream, as one of a single event."""
+    if not call.stream:
+        return call.operation.decode(call, document)
+    events, reader = call.operation.as_stream(call, document)
+    return await _scripted(call, answer.status_code, answer.headers, events, reader, watch, blocking=blocking)
 
 
 def _refusal(answer: Answer, body: bytes) -> APIError:

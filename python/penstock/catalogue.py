@@ -21,6 +21,7 @@ WHEN = {
     "invocations": "as the hosted server tells it",
     "invoke": "as the model's own family tells it",
     "ollama": "in the last line",
+    "predictions": NEVER,
     "responses": "in the last event",
     "text": "with the finish reason",
 }

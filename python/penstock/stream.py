@@ -361,6 +361,30 @@ class Flow(Exchange):
         )
         return self._complete(error)
 
+    async def collect(self) -> ChatCompletion:
+        """Reads to the end, for a caller who wants no stream, and closes. The complete response.
+
+        Raises:
+            APIError: the stream ends badly.
+        """
+        chunks, decoder = self.first, self.decoder
+        try:
+            while not decoder.ended:
+                self.attend(chunks)
+                data = await self.read()
+                if data is None:
+                    break
+                chunks = decoder.feed(data)
+            for _ in ending(decoder):
+                pass
+            await self.tail()
+        finally:
+            await self.close()
+        response: ChatCompletion | None = decoder.response()
+        if response is None:
+            raise APIResponseValidationError("the stream was empty")
+        return response
+
     async def drain(self, max_seconds: float | None, max_tokens: int | None) -> CompletionUsage | None:
         """Reads on, gives nothing out, and closes. The usage known at the end."""
         decoder, due = self.decoder, NEVER

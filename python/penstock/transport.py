@@ -46,11 +46,12 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A POST. Its repr leaves the headers out: one of them is the key."""
+    """A request. Its repr leaves the headers out: one of them is the key."""
 
     url: str
     headers: Mapping[str, str]
     content: bytes
+    method: str = "POST"
 
     def __repr__(self) -> str:
         return f"<Request {self.url.partition('?')[0]}>"
@@ -248,7 +249,11 @@ def _forsaken(client: Any) -> Iterator[Any]:
 
 def _build(client: Any, request: Request, limits: dict[str, float | None]) -> Any:
     return client.build_request(
-        "POST", request.url, headers=request.headers, content=request.content, extensions={"timeout": limits}
+        request.method,
+        request.url,
+        headers=request.headers,
+        content=request.content,
+        extensions={"timeout": limits},
     )
 
 

@@ -138,6 +138,7 @@ class Variant:
     stream_path: str | None = None
     path_safe: str | None = None
     embed_path: str | None = None
+    follow: tuple[str, ...] | None = None
     auth: tuple[str, str] | None = None
     headers: Mapping[str, str] | None = None
     fields: Mapping[str, str | None] | None = None
@@ -163,6 +164,8 @@ class Provider:
     base_url: up to the version, with `{setting}`s; None where the caller must give `api_base`; a function where it is
         known only at the call, with the settings.
     hosts: further hosts of this vendor, as shell patterns: no other provider's key goes there.
+    follow: the fields of an answer that lead to the URL of the stream, where the answer is not the stream itself. A
+        second request gets it from there, also for calls that do not stream.
     base_env, key_env: variables for base URL and key, first set one wins.
     key_required: whether a call without a key is refused before it is sent.
     auth: the header for the key, and how the key stands in it. `tokens`: what may be given instead of a key.
@@ -198,6 +201,7 @@ class Provider:
     stream_path: str | None = None
     path_safe: str = "/:@"
     embed_path: str | None = None
+    follow: tuple[str, ...] = ()
     key_env: tuple[str, ...] = ()
     key_required: bool = True
     auth: tuple[str, str] = ("authorization", "Bearer {key}")
@@ -571,6 +575,14 @@ def sagemaker(slug: str, **rest: Any) -> Provider:
     )
 
 
+PREDICTIONS: Mapping[str, Any] = {
+    "family": "predictions",
+    "chat_path": "/v1/models/{model}/predictions",
+    "follow": ("urls", "stream"),
+    "renames": {**MAX_TOKENS, "stop": "stop_sequences"},
+    "unsupported": PLAIN_TEXT_LACKS - {"presence_penalty", "frequency_penalty", "seed", "top_k"},
+}
+
 WATSONX: Mapping[str, Any] = {
     "base_url": "https://{watsonx_region_name}.ml.cloud.ibm.com",
     "key_env": ("WATSONX_APIKEY", "WATSONX_API_KEY", "WX_API_KEY"),
@@ -598,6 +610,9 @@ WATSONX: Mapping[str, Any] = {
         Setting(keyword="api_version", env=("WATSONX_API_VERSION",), default="2024-10-08"),
     ),
 }
+
+
+SHAPES = (COHERE, CONVERSE, GENERATE, INVOCATIONS, INVOKE, MESSAGES, OLLAMA, PREDICTIONS, RESPONSES, TEXT)
 
 
 def _replay(_: Mapping[str, str]) -> str:
@@ -1269,9 +1284,39 @@ ROWS: tuple[Provider, ...] = (
             Variant(model="text/text-output", dialect={"end": "eof"}, **TEXT),
             *(
                 Variant(model=f"{shape['family']}/.+", **shape)
-                for shape in (COHERE, CONVERSE, GENERATE, INVOCATIONS, INVOKE, MESSAGES, OLLAMA, RESPONSES, TEXT)
+                for shape in (
+                    COHERE,
+                    CONVERSE,
+                    GENERATE,
+                    INVOCATIONS,
+                    INVOKE,
+                    MESSAGES,
+                    OLLAMA,
+                    PREDICTIONS,
+                    RESPONSES,
+                    TEXT,
+                )
             ),
         ),
+    ),
+    Provider(
+        slug="replicate",
+        base_url="https://api.replicate.com",
+        base_env=("REPLICATE_API_BASE",),
+        hosts=("*.replicate.com", "*.replicate.net"),
+        key_env=("REPLICATE_API_TOKEN", "REPLICATE_API_KEY"),
+        usage=NEVER,
+        variants=(
+            # OWNER/NAME:VERSION, and deployments/OWNER/NAME.
+            Variant(
+                model="(?P<name>[^:]+):(?P<version>[0-9a-f]{64})",
+                sends="{name}",
+                chat_path="/v1/predictions",
+                fields={"version": "{version}"},
+            ),
+            Variant(model="deployments/(?P<name>.+)", sends="{name}", chat_path="/v1/deployments/{model}/predictions"),
+        ),
+        **PREDICTIONS,
     ),
     sagemaker("sagemaker", **{**TOKENS, **INVOCATIONS, "body": "generate", "unsupported": TOKENS["unsupported"]}),
     sagemaker("sagemaker_chat", stream_options=True),
@@ -1528,7 +1573,6 @@ NOT_SERVED: Mapping[str, str] = {
     "langgraph": "an agent server, no chat",
     "nlp_cloud": "raw text, no usage",
     "petals": "runs in the process",
-    "replicate": "two requests and raw text",
     "sap": "a format of its own, at deployments that have to be looked up before the call",
 }
 """Who is called by name elsewhere and has no row here, with the reason."""
