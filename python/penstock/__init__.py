@@ -53,6 +53,8 @@ if TYPE_CHECKING:
         UnprocessableEntityError,
         UnsupportedParamsError,
     )
+    from .many.rows import BulkRow
+    from .many.run import AsyncBulk, Bulk, abulk, bulk
     from .stream import AsyncStream, Stream
 
 __all__ = [
@@ -61,11 +63,14 @@ __all__ = [
     "APIResponseValidationError",
     "APIStatusError",
     "APITimeoutError",
+    "AsyncBulk",
     "AsyncStream",
     "AuthenticationError",
     "BadGatewayError",
     "BadRequestError",
     "BudgetExceededError",
+    "Bulk",
+    "BulkRow",
     "ChatCompletion",
     "ChatCompletionChunk",
     "ChatCompletionMessage",
@@ -93,7 +98,9 @@ __all__ = [
     "UnprocessableEntityError",
     "UnsupportedParamsError",
     "__version__",
+    "abulk",
     "acompletion",
+    "bulk",
     "completion",
     "list_providers",
     "stream_chunk_builder",
@@ -119,6 +126,8 @@ _HOMES = {
     "api": ("acompletion", "completion", "stream_chunk_builder"),
     "catalogue": ("list_providers", "supported_params"),
     "clocks": ("Timeouts",),
+    "many.rows": ("BulkRow",),
+    "many.run": ("AsyncBulk", "Bulk", "abulk", "bulk"),
     "stream": ("AsyncStream", "Stream"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -7,7 +7,7 @@ coroutine over the port that never suspends.
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from random import random
 from time import monotonic, time
@@ -151,6 +151,37 @@ async def acompletion(
     """
     answer = await _perform(transport.async_port, model, messages, stream, options, blocking=False)
     return AsyncStream(answer) if isinstance(answer, Flow) else answer
+
+
+async def answer_of(
+    model: str, messages: Sequence[Any], options: Mapping[str, Any], attempts: list[Attempt], lane: int
+) -> ChatCompletion:
+    """`acompletion` without streaming, for those who watch it: each attempt is appended to `attempts` as it ends.
+
+    `lane` is that of Route.
+    """
+
+    async def open_port(client: Any, route: Route) -> Port:
+        return await transport.async_port(client, replace(route, lane=lane))
+
+    answer = await _perform(open_port, model, messages, None, options, blocking=False, attempts=attempts)
+    if isinstance(answer, Flow):
+        raise TypeError("a call without stream gave a stream")
+    return answer
+
+
+def check(model: str | None, options: Mapping[str, Any]) -> None:
+    """Refuses at once what every call with these options would be refused for. Without a model: unknown keywords.
+
+    Raises:
+        APIError: as `completion` before it sends anything.
+    """
+    if model is not None or options.get("custom_llm_provider") is not None:
+        _plan(model or "any", [{"role": "user", "content": ""}], None, options)
+    else:
+        for name in options:
+            if not any(name in row.keywords() for row in ROWS):
+                _known(ROWS[0], {name: options[name]})
 
 
 def stream_chunk_builder(chunks: Iterable[Any]) -> ChatCompletion | None:
@@ -419,10 +450,11 @@ async def _perform(
     options: Mapping[str, Any],
     *,
     blocking: bool,
+    attempts: list[Attempt] | None = None,
 ) -> Flow | ChatCompletion:
     """The call and its fallbacks."""
     started = monotonic()
-    attempts: list[Attempt] = []
+    attempts = [] if attempts is None else attempts
     fallbacks, refused = _routes(model, options, "fallbacks"), _routes(model, options, "content_policy_fallbacks")
     while True:
         try:
@@ -460,8 +492,8 @@ async def _pursue(
                 raise
             retries += 1
         else:
+            attempts.append(_record(call, watch, None, answer.answer.status_code if isinstance(answer, Flow) else None))
             if isinstance(answer, Flow):
-                attempts.append(_record(call, watch, None, answer.answer.status_code))
                 answer.attempts = attempts
             return answer
         await port.sleep(pause)
