@@ -60,6 +60,8 @@ if TYPE_CHECKING:
         UnsupportedParamsError,
     )
     from .hooks import CallEnded, CallStarted, Hook
+    from .many.rows import BulkRow
+    from .many.run import AsyncBulk, Bulk, abulk, bulk
     from .model_info import (
         get_llm_provider,
         get_model_info,
@@ -85,12 +87,15 @@ __all__ = [
     "APIResponseValidationError",
     "APIStatusError",
     "APITimeoutError",
+    "AsyncBulk",
     "AsyncStream",
     "AsyncTextStream",
     "AuthenticationError",
     "BadGatewayError",
     "BadRequestError",
     "BudgetExceededError",
+    "Bulk",
+    "BulkRow",
     "CallEnded",
     "CallStarted",
     "ChatCompletion",
@@ -126,9 +131,11 @@ __all__ = [
     "UnprocessableEntityError",
     "UnsupportedParamsError",
     "__version__",
+    "abulk",
     "acompletion",
     "aembedding",
     "atext_completion",
+    "bulk",
     "completion",
     "completion_cost",
     "configure",
@@ -179,6 +186,8 @@ _HOMES = {
     "counting": ("TokenCount", "token_counter"),
     "endpoints": ("AsyncTextStream", "TextStream", "aembedding", "atext_completion", "embedding", "text_completion"),
     "hooks": ("CallEnded", "CallStarted", "Hook"),
+    "many.rows": ("BulkRow",),
+    "many.run": ("AsyncBulk", "Bulk", "abulk", "bulk"),
     "stream": ("AsyncStream", "Stream"),
     "cost": (
         "Cost",

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from random import random
@@ -164,6 +164,37 @@ async def acompletion(
     """
     answer = await perform(CHAT, transport.async_port, model, messages, stream, options, blocking=False)
     return AsyncStream(answer) if isinstance(answer, Flow) else answer
+
+
+async def answer_of(
+    model: str, messages: Sequence[Any], options: Mapping[str, Any], attempts: list[Attempt], lane: int
+) -> ChatCompletion:
+    """`acompletion` without streaming, for those who watch it: each attempt is appended to `attempts` as it ends.
+
+    `lane` is that of Route.
+    """
+
+    async def open_port(client: Any, route: Route) -> Port:
+        return await transport.async_port(client, replace(route, lane=lane))
+
+    answer: ChatCompletion = await perform(
+        CHAT, open_port, model, messages, None, options, blocking=False, attempts=attempts
+    )
+    return answer
+
+
+def check(model: str | None, options: Mapping[str, Any]) -> None:
+    """Refuses at once what every call with these options would be refused for. Without a model: unknown keywords.
+
+    Raises:
+        APIError: as `completion` before it sends anything.
+    """
+    if model is not None or options.get("custom_llm_provider") is not None:
+        _plan(CHAT, model or "any", [{"role": "user", "content": ""}], None, options)
+    else:
+        for name in options:
+            if not any(name in row.keywords() for row in ROWS):
+                _known(CHAT, ROWS[0], {name: options[name]})
 
 
 def stream_chunk_builder(
@@ -655,11 +686,12 @@ async def perform(
     options: Mapping[str, Any],
     *,
     blocking: bool,
+    attempts: list[Attempt] | None = None,
 ) -> Any:
     """The call with its fallbacks, its defaults and those who are told of it: a Flow, or a whole response."""
     options = current().under(options, operation.options)
     ask = partial(_ask, operation, open_port)
-    return await observed(ask, operation, model, given_input, stream, options, blocking=blocking)
+    return await observed(ask, operation, model, given_input, stream, options, blocking=blocking, attempts=attempts)
 
 
 async def observed(
@@ -671,9 +703,10 @@ async def observed(
     options: dict[str, Any],
     *,
     blocking: bool,
+    attempts: list[Attempt] | None = None,
 ) -> Any:
     """The answer that `ask` gets, and those who are told of it."""
-    attempts: list[Attempt] = []
+    attempts = [] if attempts is None else attempts
     hooks = options.pop("hooks", None) or ()
     if not hooks and not log.listens():
         return await ask(model, given_input, stream, options, attempts, blocking=blocking)
