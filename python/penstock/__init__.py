@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         supports_web_search,
         validate_environment,
     )
+    from .router import Router
     from .stream import AsyncStream, Stream
 
 __all__ = [
@@ -114,6 +115,7 @@ __all__ = [
     "PromptTokensDetails",
     "RateLimitError",
     "Record",
+    "Router",
     "ServiceUnavailableError",
     "Stream",
     "TextStream",
@@ -172,6 +174,7 @@ _HOMES = {
     "api": ("acompletion", "completion", "stream_chunk_builder"),
     "catalogue": ("list_providers", "supported_params"),
     "clocks": ("Timeouts",),
+    "router": ("Router",),
     "configuration": ("Defaults", "configure", "configured"),
     "counting": ("TokenCount", "token_counter"),
     "endpoints": ("AsyncTextStream", "TextStream", "aembedding", "atext_completion", "embedding", "text_completion"),

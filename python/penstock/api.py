@@ -6,7 +6,7 @@ coroutine over the port that never suspends.
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -28,13 +28,15 @@ from .errors import (
     Response,
     UnsupportedParamsError,
 )
-from .providers.auth import credential_of
+from .parser import other_tasks
+from .providers.auth import Source, credential_of
 from .providers.registry import ROWS, Prefill, Provider
 from .providers.resolve import base_of, fill, first_set, resolve, setting_headers, settings, vary
 from .providers.sign import Sign, signer
 from .stream import AsyncStream, Attempt, Exchange, Flow, Stream, as_events
+from .tokens import tokens
 from .transport import Answer, Port, Request, Route, Scripted, failure, request_id, run
-from .wire import ANSWER_TOOL, Parameters, builder, encode, plain, select
+from .wire import ANSWER_TOOL, Parameters, builder, encode, plain, select, set_fields
 
 if TYPE_CHECKING:
     from .counting import Estimate
@@ -42,7 +44,9 @@ if TYPE_CHECKING:
 ERROR_BODY = 1 << 20
 """Bytes of an error response that are read."""
 
-REFUSED_STATUS = (400, 422)
+REFUSED_STATUS = (400, 422, 424)
+"""Of a server that does not know a parameter; the last is told by what stands between it and the caller."""
+UNAUTHORIZED = 401
 
 DIVERGED = "diverged"
 """The code of the error for an answer that was begun again and is another one."""
@@ -80,7 +84,7 @@ class Options(Parameters, total=False):
     additional_drop_params: Iterable[str] | None
     allowed_openai_params: Iterable[str] | None
     on_stream_cut: Literal["raise", "restart", "continue"] | None
-    mock_response: "str | Mapping[str, Any] | ChatCompletion | Exception | None"
+    mock_response: "str | Mapping[str, Any] | ChatCompletion | Exception | Sequence[Any] | None"
     keep_partial: bool | None
     estimate_usage: bool | None
     hooks: Sequence[Any] | None
@@ -121,7 +125,8 @@ def completion(
             on_stream_cut: what to do when a stream breaks in the middle: "raise", the default; "restart" to ask again
                 and go on where the new answer, as far as it repeats the old one, leaves that behind; "continue" to ask
                 for the rest. See docs/failures.md.
-            mock_response: a text, a response as a dict, or an exception, instead of a request.
+            mock_response: a text, a response as a dict, or an exception, instead of a request. Or a list of chunks, as
+                objects or dicts, with an exception wherever it shall break; it needs a finish reason, as any stream.
             keep_partial: False to keep nothing of a stream for errors and `collect()`.
             estimate_usage: an estimate, with usage.source "estimated", where the provider reports no usage.
             hooks: objects that are told of the call, see penstock.hooks.
@@ -159,8 +164,16 @@ async def acompletion(
     return AsyncStream(answer) if isinstance(answer, Flow) else answer
 
 
-def stream_chunk_builder(chunks: Iterable[Any]) -> ChatCompletion | None:
+def stream_chunk_builder(
+    chunks: Iterable[Any],
+    messages: Sequence[Any] | None = None,  # noqa: ARG001  other clients have it in second place
+) -> ChatCompletion | None:
     """The complete response that these chunks make up; None for no chunks. As `Stream.collect()`, for a list of them.
+
+    Args:
+        chunks: of one stream, as objects or as dicts.
+        messages: of the request. Other clients count their tokens where no chunk has the usage; here that stays None,
+            as an estimate is made only when asked for.
 
     Raises:
         APIError: these are not chunks.
@@ -277,10 +290,38 @@ class Call:
     estimate: "Estimate | None"
     headers: dict[str, str] = field(repr=False)
     body: dict[str, Any] = field(repr=False)
-    key: str | None = field(repr=False)
+    secrets: set[str] = field(repr=False)
+    source: Source | None = field(repr=False)
     sign: Sign | None = field(repr=False)
     client: Any = field(repr=False)
     mock: Any = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+    """What `source` gave for this attempt."""
+    used_before: bool = False
+    """Whether that token is an older one, so that the server may know better how good it is."""
+
+    async def authorize(self, port: Port, watch: Watch, *, blocking: bool) -> Watch:
+        """Gets the token that the call needs, if it is one of those. The clocks of the attempt begin after that.
+
+        Raises:
+            APIError: there is none to be had.
+        """
+        if self.source is None:
+            return watch
+        try:
+            self.token, new = await tokens.get(self.source, port, self.route, watch, blocking=blocking)
+        except APIError as error:
+            raise self.complete(error) from error.__cause__
+        self.used_before = not new
+        self.secrets.add(self.token)
+        return Watch(self.timeouts, watch.started)
+
+    def renews(self, error: APIError) -> bool:
+        """Whether the server does not take an older token: it is forgotten, and the next request has a new one."""
+        if self.source is None or self.token is None or not self.used_before or error.status_code != UNAUTHORIZED:
+            return False
+        tokens.drop(self.source, self.token)
+        return True
 
     def request(self) -> Request:
         """The request for one attempt."""
@@ -288,7 +329,8 @@ class Call:
             self.body.pop("stream_options", None)
         content = encode(self.body)
         signature = self.sign(self.url, self.headers, content) if self.sign else {}
-        return Request(self.url, {**self.headers, **signature}, content)
+        bearer = {"authorization": f"Bearer {self.token}"} if self.token is not None else {}
+        return Request(self.url, {**bearer, **self.headers, **signature}, content)
 
     def decoder(self) -> Any:
         """A decoder for one attempt."""
@@ -321,12 +363,13 @@ class Call:
         return resumed
 
     def complete(self, error: APIError) -> APIError:
-        """The error with provider and model, and without the key, which some servers repeat."""
+        """The error with provider and model, and without key and token, which some servers repeat."""
         error.fill(provider=self.provider.slug, model=self.model)
-        if self.key and len(self.key) >= SECRET:
-            for name in ("message", "code", "type", "param", "body"):
-                setattr(error, name, _without(self.key, getattr(error, name)))
-            error.args = (error.message,)
+        for secret in self.secrets:
+            if len(secret) >= SECRET:
+                for name in ("message", "code", "type", "param", "body"):
+                    setattr(error, name, _without(secret, getattr(error, name)))
+                error.args = (error.message,)
         return error
 
     def refuses_stream_options(self, error: APIError) -> bool:
@@ -388,7 +431,7 @@ def _plan(operation: Operation, model: str, given_input: Any, stream: bool | Non
     api_base = _one_of(options, "api_base", "base_url")
     values: Mapping[str, str] = settings(provider, options, os.environ)
     given_base = api_base or first_set(os.environ, provider.base_env)
-    provider, model, values = vary(provider, model, given_base, values)
+    provider, model, values = vary(provider, model, given_base, values, options.get("api_key"))
     provider, base_url = base_of(provider, api_base, {**values, "model": model}, os.environ)
     for name in ("api_version", "organization"):
         if options.get(name) is not None and name not in values and not drop_params:
@@ -403,8 +446,9 @@ def _plan(operation: Operation, model: str, given_input: Any, stream: bool | Non
     credential, sign = None, None
     if options.get("mock_response") is None:
         credential = credential_of(provider, options, base_url, os.environ)
-        if credential is None and provider.signed_as is not None:
+        if credential is None:
             sign = signer(provider, values)
+    source = credential.source if credential is not None else None
     headers = {
         "accept": "text/event-stream" if stream else "application/json",
         "content-type": "application/json",
@@ -431,6 +475,7 @@ def _plan(operation: Operation, model: str, given_input: Any, stream: bool | Non
 
     def asking(asked: Any, more: Mapping[str, Any]) -> dict[str, Any]:
         body = operation.build(provider, model, asked, parameters, stream=stream)
+        set_fields(body, provider, {**values, "model": model})
         return {**body, **more, **(options.get("extra_body") or {})}
 
     body = asking(given_input, {})
@@ -465,7 +510,8 @@ def _plan(operation: Operation, model: str, given_input: Any, stream: bool | Non
         estimate=_estimate(model, given_input, given, keep_partial) if options.get("estimate_usage") else None,
         headers=headers,
         body=body,
-        key=credential.secret if credential is not None else None,
+        secrets=credential.secrets() if credential is not None else set(),
+        source=source,
         sign=sign,
         client=options.get("client"),
         mock=options.get("mock_response"),
@@ -668,10 +714,11 @@ class Pursuit:
         while True:
             watch = Watch(call.timeouts, self.started)
             try:
+                watch = await call.authorize(self.port, watch, blocking=self.blocking)
                 answer = await _attempt(self.port, call, decoder, watch, blocking=self.blocking)
             except APIError as error:
                 self.attempts.append(_record(call, watch, error))
-                if call.refuses_stream_options(error):
+                if call.refuses_stream_options(error) or call.renews(error):
                     continue
                 pause = self.pause(error, watch)
                 if pause is None:
@@ -823,16 +870,78 @@ async def _mocked(call: Call, *, blocking: bool) -> Flow | ChatCompletion:
     import orjson
 
     mock = call.mock
+    if isinstance(mock, Sequence) and not isinstance(mock, str | bytes | Mapping):
+        return await _mocked_stream(call, mock, blocking=blocking)
     if isinstance(mock, Exception):
         raise call.complete(mock) if isinstance(mock, APIError) else mock
     if isinstance(mock, str):
         message = {"role": "assistant", "content": mock}
         mock = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
     elif not isinstance(mock, Mapping):
-        raise BadRequestError("mock_response must be a text, a response or an exception", param="mock_response")
+        raise BadRequestError(
+            "mock_response must be a text, a response, an exception or a list of chunks", param="mock_response"
+        )
     completion = decode_response(orjson.dumps(mock, default=plain), model=call.model)
     if not call.stream:
         return completion if call.estimate is None else call.estimate.respond(completion)
     watch = Watch(call.timeouts, monotonic())
     events, decoder = as_events(completion), _estimating(call, "chat")
     return await _scripted(call, 200, Headers(), events, decoder, watch, blocking=blocking)
+
+
+async def _mocked_stream(call: Call, items: Sequence[Any], *, blocking: bool) -> Flow | ChatCompletion:
+    """The stream that the caller wrote himself; not streamed, what its chunks make up."""
+    for item in items:
+        if not isinstance(item, Mapping | Exception):
+            raise BadRequestError(
+                f"mock_response: a chunk is a dict or an exception, not {type(item).__name__}", param="mock_response"
+            )
+    if not call.stream:
+        for item in items:
+            if isinstance(item, Exception):
+                raise call.complete(item) if isinstance(item, APIError) else item
+        completion = stream_chunk_builder(items)
+        if completion is None:
+            raise BadRequestError("mock_response: no chunks", param="mock_response")
+        return completion
+    watch = Watch(call.timeouts, monotonic())
+    flow = Flow(Mocked(items, blocking=blocking), watch, _estimating(call, "chat"), call.complete)
+    try:
+        await flow.begin()
+    except APIError as error:
+        raise flow.complete(error) from None
+    return flow
+
+
+class Mocked:
+    """An answer of chunks that the caller wrote, one a read. An exception among them is raised in its place."""
+
+    status_code = 200
+    line = None
+
+    def __init__(self, items: Sequence[Any], *, blocking: bool) -> None:
+        self.headers = Headers()
+        self._parts = self._written(items)
+        self.source: Any = self._parts if blocking else self._later()
+
+    @staticmethod
+    def _written(items: Sequence[Any]) -> Iterator[bytes]:
+        for item in items:
+            if isinstance(item, Exception):
+                raise item
+            yield b"data: " + encode(item) + b"\n\n"
+
+    async def _later(self) -> AsyncIterator[bytes]:
+        for part in self._parts:
+            await other_tasks()
+            yield part
+
+    async def read(self) -> bytes | None:
+        """As of any answer."""
+        return next(self._parts, None)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def abandon(self) -> None:
+        """Nothing is open."""

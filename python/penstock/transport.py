@@ -5,7 +5,7 @@ Both worlds have the same methods, all of them coroutines; those of the blocking
 their result without an event loop. What is written on top of the port is written once.
 
     port.send(request, limits) -> Answer       answer.read() -> bytes | None
-    port.sleep(seconds)                        answer.close(), answer.abandon()
+    port.sleep(seconds), port.aside(work)      answer.close(), answer.abandon()
 
 The loop over the bytes of a stream is the exception: it takes `answer.source`, an iterator or an asynchronous one.
 """
@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Hashable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +84,9 @@ class Port(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Waits."""
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """The result of something that blocks, and holds up no event loop meanwhile."""
 
 
 _open: set[Any] = set()
@@ -200,6 +203,9 @@ class BlockingPort:
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251  no event loop runs this
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        return work()
+
 
 class AsyncPort:
     """Requests by an httpx.AsyncClient or httpx2.AsyncClient."""
@@ -214,6 +220,10 @@ class AsyncPort:
 
     async def sleep(self, seconds: float) -> None:
         await self.world.sleep(seconds)
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        result: T = await self.world.aside(work)
+        return result
 
 
 def _build(client: Any, request: Request, limits: dict[str, float | None]) -> Any:
@@ -267,15 +277,16 @@ class _World:
 
         self.loop: Any
         self.sleep: Any
+        self.aside: Any
         try:
             self.loop = asyncio.get_running_loop()
         except RuntimeError:
             import trio
 
             self.loop = trio.lowlevel.current_trio_token()
-            self.sleep = trio.sleep
+            self.sleep, self.aside = trio.sleep, trio.to_thread.run_sync
         else:
-            self.sleep = asyncio.sleep
+            self.sleep, self.aside = asyncio.sleep, asyncio.to_thread
 
     def later(self, close: Any) -> None:
         """Has the loop close something, from any thread, and from where nothing can be awaited.
@@ -431,6 +442,11 @@ def blocking_port(client: Any, route: Route) -> BlockingPort:
     if client is not None:
         _check(client, asynchronous=False)
     return BlockingPort(client or _pools.client(route))
+
+
+def blocking_client(route: Route) -> Any:
+    """The shared httpx.Client of a route, for what is not one of the port's requests."""
+    return _pools.client(route)
 
 
 async def async_port(client: Any, route: Route) -> AsyncPort:

@@ -23,12 +23,14 @@ class Setting:
     env: variables to read it from when the caller does not give it, first set one wins.
     header: the request header that carries it, if one does.
     default: its value when nobody gives one.
+    within: the setting that holds a JSON document, or the path of one, and the field of it that has the value too.
     """
 
     keyword: str
     env: tuple[str, ...] = ()
     header: str | None = None
     default: str | None = None
+    within: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,7 @@ class Token:
     env: variables to read it from when there is no key, first set one wins.
     prefix: how an `api_key` begins that is one of these. It is not sent.
     auth: the header for it, and how it stands in it. `headers`: sent with it.
+    called: whether the caller passes a function that gives it, as a bearer token, anew for each attempt.
     """
 
     keyword: str | None = None
@@ -46,6 +49,41 @@ class Token:
     prefix: str = ""
     auth: tuple[str, str] = ("authorization", "Bearer {key}")
     headers: Mapping[str, str] = field(default_factory=dict)
+    called: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """An exchange of secrets for a bearer token, made before the call and again when the token is about to expire.
+
+    needs: what it takes, by keyword: settings, and `api_key` for the key. It is made where all of them are there.
+    url, headers, form: what is posted, with `{keyword}`s. `{origin}` is the base URL without its path, `{uuid}` is
+        new each time, and `{basic}` the `basic` pair of user and password, encoded. A setting that a URL begins with is
+        a URL itself.
+    token, expires: the fields of the answer. `expires` is in seconds from now, or since 1970, or in milliseconds.
+    lifetime: seconds that a token lasts where the answer does not say.
+    """
+
+    needs: tuple[str, ...]
+    url: str
+    form: Mapping[str, str]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    basic: tuple[str, str] | None = None
+    token: str = "access_token"  # noqa: S105  the name of a field
+    expires: str = "expires_in"
+    lifetime: int = 1800
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """An RSA key that signs each request, as the eighth draft of HTTP Signatures says, where there is no other key.
+
+    key_id: whose key it is, with `{setting}`s. key, key_file: the settings that hold it as PEM, or its path.
+    """
+
+    key_id: str
+    key: str
+    key_file: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +117,9 @@ class Prefill:
 class Variant:
     """Where some calls to a provider go instead.
 
-    base, model, settings: which calls: regular expressions that match the whole of the base URL given ("" if none
-        is), of the model id, and of settings ("" if not set). Named groups of `model` become settings.
+    base, model, key, settings: which calls: regular expressions that match the whole of the base URL given ("" if none
+        is), of the model id, of the `api_key` given, and of settings ("" if not set). Named groups of `model` become
+        settings.
     sends: the model id to send, with `{group}`s and `{model}`.
 
     All else is as of Provider; None is as the row says. Another chat_path brings its own stream_path, and another
@@ -89,9 +128,11 @@ class Variant:
 
     base: str = ".*"
     model: str = ".*"
+    key: str = ".*"
     settings: Mapping[str, str] = field(default_factory=dict)
     sends: str | None = None
     family: str | None = None
+    dialect: Mapping[str, str] | None = None
     base_url: str | None = None
     chat_path: str | None = None
     stream_path: str | None = None
@@ -99,11 +140,14 @@ class Variant:
     embed_path: str | None = None
     auth: tuple[str, str] | None = None
     headers: Mapping[str, str] | None = None
+    fields: Mapping[str, str | None] | None = None
+    stream_options: bool | None = None
     renames: Mapping[str, str] | None = None
     spellings: Mapping[str, Mapping[str, str]] | None = None
     unsupported: frozenset[str] | None = None
     messages: MessageRules | None = None
     prefill: Prefill | None = None
+    body: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,14 +166,20 @@ class Provider:
     base_env, key_env: variables for base URL and key, first set one wins.
     key_required: whether a call without a key is refused before it is sent.
     auth: the header for the key, and how the key stands in it. `tokens`: what may be given instead of a key.
+    grants: exchanges of other secrets, or of the key, for a token.
     signed_as: the name of the service that requests are signed for where there is no key.
+    google_scope: what Google's credentials are asked for where there is no key.
+    signature: what requests are signed with where there is no key.
     headers: sent with every request.
+    fields: of every body, with `{setting}`s and `{model}`; without a value for them, or as None, a field is left out.
     stream_options: whether it accepts this parameter, so that it can be asked for the usage of a stream.
     usage: when its streams tell it, in words, where that was seen to differ from its family. Decoders need not know.
-    renames: parameters that it spells differently. `spellings`: values of parameters that it spells differently.
+    renames: parameters that it spells differently. `words`: those that it spells so only where the value is a word.
+    spellings: values of parameters that it spells differently.
     unsupported: parameters that its documentation leaves out.
     messages: what it asks of messages beyond what its family does.
     prefill: how it is asked to go on from a part of an answer, where its documentation says that it does.
+    body: which request body it takes, in families that have several.
     variants: calls that go elsewhere; the first that fits counts.
     price_list: its id in genai-prices, where that finds another or none by the slug; "" for none.
     telemetry: its name in the semantic conventions of OpenTelemetry, where that is not the slug.
@@ -152,16 +202,22 @@ class Provider:
     key_required: bool = True
     auth: tuple[str, str] = ("authorization", "Bearer {key}")
     tokens: tuple[Token, ...] = ()
+    grants: tuple[Grant, ...] = ()
     signed_as: str | None = None
+    google_scope: str | None = None
+    signature: Signature | None = None
     settings: tuple[Setting, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str | None] = field(default_factory=dict)
     stream_options: bool = False
     usage: str | None = None
     renames: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
     spellings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unsupported: frozenset[str] = frozenset()
     messages: MessageRules | None = None
     prefill: Prefill | None = None
+    body: str = ""
     variants: tuple[Variant, ...] = ()
     price_list: str | None = None
     telemetry: str | None = None
@@ -196,6 +252,9 @@ MISTRAL_MESSAGES = MessageRules(
 WITH_FINISH, IN_EVERY_CHUNK = "with the finish reason", "in every chunk"
 """`usage` of those that are not asked, or tell before they would have to."""
 
+IN_A_CHUNK, NEVER = "after the finish reason, in a chunk of its own", "never"
+"""`usage` of those that differ from their family."""
+
 Names = str | tuple[str, ...]
 
 
@@ -229,7 +288,31 @@ AZURE_HOSTS = (
     "*.services.ai.azure.com",
     "*.models.ai.azure.com",
 )
-ENTRA = Token(keyword="azure_ad_token", env=("AZURE_AD_TOKEN",))
+ENTRA: Mapping[str, Any] = {
+    "tokens": (
+        Token(keyword="azure_ad_token", env=("AZURE_AD_TOKEN",)),
+        Token(keyword="azure_ad_token_provider", called=True),
+    ),
+    "grants": (
+        Grant(
+            needs=("tenant_id", "client_id", "client_secret"),
+            url="{azure_authority_host}/{tenant_id}/oauth2/v2.0/token",
+            form={
+                "grant_type": "client_credentials",
+                "client_id": "{client_id}",
+                "client_secret": "{client_secret}",
+                "scope": "{azure_scope}",
+            },
+        ),
+    ),
+}
+ENTRA_SETTINGS = (
+    Setting(keyword="tenant_id", env=("AZURE_TENANT_ID",)),
+    Setting(keyword="client_id", env=("AZURE_CLIENT_ID",)),
+    Setting(keyword="client_secret", env=("AZURE_CLIENT_SECRET",)),
+    Setting(keyword="azure_authority_host", env=("AZURE_AUTHORITY_HOST",), default="https://login.microsoftonline.com"),
+    Setting(keyword="azure_scope", env=("AZURE_SCOPE",), default="https://cognitiveservices.azure.com/.default"),
+)
 
 OPENAI_SETTINGS = (
     Setting(keyword="organization", env=("OPENAI_ORG_ID", "OPENAI_ORGANIZATION"), header="openai-organization"),
@@ -245,6 +328,10 @@ AWS_SETTINGS = (
     Setting(keyword="aws_session_token"),
     Setting(keyword="aws_profile_name"),
 )
+
+
+ARN = r"arn:aws[a-z-]*:bedrock:(?P<aws_region_name>[a-z0-9-]+):.+"
+"""A model id that belongs to its region, whatever else is set."""
 
 
 OTHERS_LACK = frozenset(
@@ -350,6 +437,47 @@ COHERE: Mapping[str, Any] = {
     "unsupported": OTHERS_LACK | {"n", "modalities", "top_logprobs", "service_tier", "min_p", "repetition_penalty"},
 }
 
+PLAIN_TEXT_LACKS = OTHERS_LACK | {
+    "n",
+    "modalities",
+    "presence_penalty",
+    "frequency_penalty",
+    "response_format",
+    "reasoning_effort",
+    "seed",
+    "tools",
+    "tool_choice",
+    "logprobs",
+    "top_logprobs",
+    "service_tier",
+    "thinking",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+}
+"""What models lack that continue a text: how long, how free and where to stop is all that can be said to them."""
+
+INVOKE: Mapping[str, Any] = {
+    "family": "invoke",
+    "chat_path": "/model/{model}/invoke",
+    "stream_path": "/model/{model}/invoke-with-response-stream",
+    "path_safe": "",
+    "renames": MAX_TOKENS,
+    "unsupported": MESSAGES["unsupported"] | {"service_tier"},
+    "body": "messages",
+    "fields": {"anthropic_version": "bedrock-2023-05-31"},
+}
+
+
+def _invoked(models: str, body: str, unsupported: frozenset[str]) -> Variant:
+    """Models that take a body of their own; the profile of a region may stand before their names."""
+    return Variant(
+        model=rf"invoke/(?P<name>(?:[\w-]+\.)?(?:{models}).*)",
+        sends="{name}",
+        **{**INVOKE, "body": body, "unsupported": unsupported, "fields": {}},
+    )
+
+
 GENERATE: Mapping[str, Any] = {
     "family": "gemini",
     "chat_path": "/models/{model}:generateContent",
@@ -394,6 +522,84 @@ RESPONSES: Mapping[str, Any] = {
 }
 
 
+TEXT: Mapping[str, Any] = {
+    "family": "text",
+    "chat_path": "/completions",
+    "renames": MAX_TOKENS,
+    "unsupported": PLAIN_TEXT_LACKS
+    - {
+        "n",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "user",
+        "seed",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+    },
+    "body": "completions",
+}
+
+TOKENS: Mapping[str, Any] = {
+    "family": "text",
+    "chat_path": "/generate",
+    "stream_path": "/generate_stream",
+    "renames": MAX_TOKENS,
+    "unsupported": PLAIN_TEXT_LACKS - {"frequency_penalty", "seed", "top_k", "repetition_penalty"},
+    "body": "generate",
+}
+
+INVOCATIONS: Mapping[str, Any] = {
+    "family": "invocations",
+    "chat_path": "/endpoints/{model}/invocations",
+    "stream_path": "/endpoints/{model}/invocations-response-stream",
+    "renames": MAX_TOKENS,
+    "body": "chat",
+}
+
+
+def sagemaker(slug: str, **rest: Any) -> Provider:
+    """An endpoint that hosts some model server; the row says whose body it takes."""
+    return Provider(
+        slug=slug,
+        base_url="https://runtime.sagemaker.{aws_region_name}.amazonaws.com",
+        key_required=False,
+        signed_as="sagemaker",
+        settings=(*AWS_SETTINGS, Setting(keyword="model_id", header="x-amzn-sagemaker-inference-component")),
+        **{**INVOCATIONS, **rest},
+    )
+
+
+WATSONX: Mapping[str, Any] = {
+    "base_url": "https://{watsonx_region_name}.ml.cloud.ibm.com",
+    "key_env": ("WATSONX_APIKEY", "WATSONX_API_KEY", "WX_API_KEY"),
+    "base_env": ("WATSONX_API_BASE", "WATSONX_URL", "WX_URL", "WML_URL"),
+    "tokens": (
+        Token(keyword="token", env=("WATSONX_TOKEN",)),
+        Token(keyword="zen_api_key", env=("WATSONX_ZENAPIKEY",), auth=("authorization", "ZenApiKey {key}")),
+    ),
+    "grants": (
+        Grant(
+            needs=("api_key",),
+            url="{watsonx_iam_url}",
+            form={"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": "{api_key}"},
+        ),
+    ),
+    "settings": (
+        Setting(keyword="watsonx_region_name", env=("WATSONX_REGION",)),
+        Setting(
+            keyword="watsonx_iam_url",
+            env=("WATSONX_IAM_URL",),
+            default="https://iam.cloud.ibm.com/identity/token",
+        ),
+        Setting(keyword="project_id", env=("WATSONX_PROJECT_ID",)),
+        Setting(keyword="space_id", env=("WATSONX_SPACE_ID", "WATSONX_DEPLOYMENT_SPACE_ID")),
+        Setting(keyword="api_version", env=("WATSONX_API_VERSION",), default="2024-10-08"),
+    ),
+}
+
+
 def _replay(_: Mapping[str, str]) -> str:
     """The base URL of the local replay server, which starts with the first call that needs it."""
     from penstock import replay
@@ -404,10 +610,38 @@ def _replay(_: Mapping[str, str]) -> str:
 
 def _vertex(values: Mapping[str, str]) -> str:
     """The base URL of a location, which for some is a host of another form."""
-    location = values["vertex_location"]
     hosts = {"global": "aiplatform.googleapis.com"}
-    hosts |= {name: f"aiplatform.{name}.rep.googleapis.com" for name in ("us", "eu")}
-    return f"https://{hosts.get(location, f'{location}-aiplatform.googleapis.com')}/v1"
+    hosts |= dict.fromkeys(("us", "eu"), "aiplatform.{vertex_location}.rep.googleapis.com")
+    host = hosts.get(values["vertex_location"], "{vertex_location}-aiplatform.googleapis.com")
+    return f"https://{host}/v1"
+
+
+VERTEX = "/projects/{vertex_project}/locations/{vertex_location}"
+
+
+def _generate(place: str) -> Mapping[str, Any]:
+    """The paths of models that speak the family gemini, at a place below the base URL."""
+    return {
+        "chat_path": f"{place}/{{model}}:generateContent",
+        "stream_path": f"{place}/{{model}}:streamGenerateContent?alt=sse",
+    }
+
+
+def _predict(publisher: str) -> Mapping[str, Any]:
+    """The paths of models that are spoken to as their publishers do."""
+    return {
+        "chat_path": f"{VERTEX}/publishers/{publisher}/models/{{model}}:rawPredict",
+        "stream_path": f"{VERTEX}/publishers/{publisher}/models/{{model}}:streamRawPredict",
+    }
+
+
+CLAUDE_ON_VERTEX: Mapping[str, Any] = {
+    **MESSAGES,
+    **_predict("anthropic"),
+    # The model stands in the path and the version in the body.
+    "headers": {},
+    "fields": {"model": None, "anthropic_version": "vertex-2023-10-16"},
+}
 
 
 ROWS: tuple[Provider, ...] = (
@@ -431,6 +665,7 @@ ROWS: tuple[Provider, ...] = (
         base_env=("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL"),
         key_env=("ANTHROPIC_API_KEY",),
         auth=X_API_KEY,
+        tokens=(Token(keyword="auth_token", env=("ANTHROPIC_AUTH_TOKEN",)),),
         **MESSAGES,
     ),
     classic("apertis", "https://api.stima.tech/v1", "STIMA_API_KEY"),
@@ -444,8 +679,11 @@ ROWS: tuple[Provider, ...] = (
         chat_path="/openai/deployments/{model}/chat/completions?api-version={api_version}",
         key_env=("AZURE_API_KEY", "AZURE_OPENAI_API_KEY"),
         auth=API_KEY,
-        tokens=(ENTRA,),
-        settings=(Setting(keyword="api_version", env=("AZURE_API_VERSION",), default="2024-10-21"),),
+        **ENTRA,
+        settings=(
+            Setting(keyword="api_version", env=("AZURE_API_VERSION",), default="2024-10-21"),
+            *ENTRA_SETTINGS,
+        ),
         stream_options=True,
         variants=(
             Variant(base=".*/openai/v1", chat_path="/chat/completions"),
@@ -461,8 +699,8 @@ ROWS: tuple[Provider, ...] = (
         base_env=("AZURE_AI_API_BASE",),
         hosts=AZURE_HOSTS,
         key_env=("AZURE_AI_API_KEY",),
-        tokens=(ENTRA,),
-        settings=(Setting(keyword="api_version", default="2024-05-01-preview"),),
+        **ENTRA,
+        settings=(Setting(keyword="api_version", default="2024-05-01-preview"), *ENTRA_SETTINGS),
         stream_options=True,
         variants=(
             # Claude, by the name of its model or by the base URL of that family.
@@ -491,6 +729,21 @@ ROWS: tuple[Provider, ...] = (
             ),
         ),
     ),
+    Provider(
+        slug="azure_text",
+        base_env=("AZURE_API_BASE",),
+        hosts=AZURE_HOSTS,
+        key_env=("AZURE_API_KEY", "AZURE_OPENAI_API_KEY"),
+        auth=API_KEY,
+        **ENTRA,
+        settings=(
+            Setting(keyword="api_version", env=("AZURE_API_VERSION",), default="2024-10-21"),
+            *ENTRA_SETTINGS,
+        ),
+        stream_options=True,
+        usage=IN_A_CHUNK,
+        **{**TEXT, "chat_path": "/openai/deployments/{model}/completions?api-version={api_version}"},
+    ),
     classic(
         "baseten",
         "https://inference.baseten.co/v1",
@@ -515,7 +768,25 @@ ROWS: tuple[Provider, ...] = (
         key_required=False,
         signed_as="bedrock",
         settings=AWS_SETTINGS,
-        variants=(Variant(model=r"(.+\.)?mistral\..+", messages=MessageRules(call_id=9)),),
+        # bedrock/invoke/MODEL takes the body of the model's own family: Claude's, where its id does not say which.
+        variants=(
+            _invoked(
+                r"amazon\.nova-", "nova", CONVERSE["unsupported"] | {"response_format", "service_tier", "metadata"}
+            ),
+            _invoked(r"amazon\.titan-", "titan", PLAIN_TEXT_LACKS),
+            _invoked(r"meta\.llama3-", "llama3", PLAIN_TEXT_LACKS | {"stop"}),
+            _invoked(r"meta\.llama4-", "llama4", PLAIN_TEXT_LACKS | {"stop"}),
+            _invoked(
+                r"mistral\.(?:mistral-7b|mixtral|mistral-(?:large|small)-2402)-", "inst", PLAIN_TEXT_LACKS - {"top_k"}
+            ),
+            _invoked(r"mistral\.|openai\.|qwen\.", "chat", frozenset()),
+            Variant(model=f"converse/(?P<name>{ARN})", sends="{name}"),
+            Variant(model="converse/(?P<name>.+)", sends="{name}"),
+            Variant(model=f"invoke/(?P<name>{ARN})", sends="{name}", **INVOKE),
+            Variant(model="invoke/(?P<name>.+)", sends="{name}", **INVOKE),
+            Variant(model=ARN),
+            Variant(model=r"(.+\.)?mistral\..+", messages=MessageRules(call_id=9)),
+        ),
         **CONVERSE,
     ),
     classic(
@@ -553,6 +824,20 @@ ROWS: tuple[Provider, ...] = (
         hosts=("gateway.ai.cloudflare.com",),
         usage="with the finish reason, up to three times; the last may be all zeros",
         settings=(Setting(keyword="account_id", env=("CLOUDFLARE_ACCOUNT_ID",)),),
+        # The native interface, by its own base URL: .../ai/run. It tells no finish reason.
+        variants=(
+            Variant(
+                base=".*/ai/run",
+                family="text",
+                body="chat",
+                chat_path="/{model}",
+                fields={"model": None},
+                stream_options=False,
+                renames=MAX_TOKENS,
+                unsupported=OTHERS_LACK
+                | {"n", "modalities", "logprobs", "top_logprobs", "reasoning_effort", "thinking"},
+            ),
+        ),
     ),
     classic(
         "codestral",
@@ -598,6 +883,19 @@ ROWS: tuple[Provider, ...] = (
         ("DATABRICKS_TOKEN", "DATABRICKS_API_KEY"),
         ("DATABRICKS_API_BASE", "DATABRICKS_HOST"),
         hosts=("*.cloud.databricks.com", "*.gcp.databricks.com", "*.azuredatabricks.net"),
+        grants=(
+            Grant(
+                needs=("client_id", "client_secret"),
+                url="{origin}/oidc/v1/token",
+                headers={"authorization": "Basic {basic}"},
+                basic=("client_id", "client_secret"),
+                form={"grant_type": "client_credentials", "scope": "all-apis"},
+            ),
+        ),
+        settings=(
+            Setting(keyword="client_id", env=("DATABRICKS_CLIENT_ID",)),
+            Setting(keyword="client_secret", env=("DATABRICKS_CLIENT_SECRET",)),
+        ),
         stream_options=False,
         usage=IN_EVERY_CHUNK,
         variants=(Variant(base="https?://[^/]+", chat_path="/serving-endpoints/chat/completions"),),
@@ -677,6 +975,35 @@ ROWS: tuple[Provider, ...] = (
         auth=("x-goog-api-key", "{key}"),
         **GENERATE,
     ),
+    classic(
+        "gigachat",
+        "https://gigachat.devices.sberbank.ru/api/v1",
+        # What its console calls the authorization key: client id and secret in base64.
+        ("GIGACHAT_CREDENTIALS", "GIGACHAT_API_KEY"),
+        "GIGACHAT_API_BASE",
+        hosts=("*.devices.sberbank.ru", "api.giga.chat"),
+        tokens=(Token(keyword="access_token", env=("GIGACHAT_ACCESS_TOKEN",)),),
+        grants=(
+            Grant(
+                needs=("api_key",),
+                url="{gigachat_auth_url}",
+                headers={"authorization": "Basic {api_key}", "rquid": "{uuid}"},
+                form={"scope": "{gigachat_scope}"},
+                expires="expires_at",
+            ),
+        ),
+        settings=(
+            Setting(
+                keyword="gigachat_auth_url",
+                env=("GIGACHAT_AUTH_URL",),
+                default="https://ngw.devices.sberbank.ru:9443/api/v2/oauth",
+            ),
+            Setting(keyword="gigachat_scope", env=("GIGACHAT_SCOPE",), default="GIGACHAT_API_PERS"),
+        ),
+        stream_options=False,
+        # It has `functions` and `function_call`.
+        unsupported=frozenset({"tools", "tool_choice", "parallel_tool_calls"}),
+    ),
     classic("github", "https://models.github.ai/inference", ("GITHUB_TOKEN", "GITHUB_API_KEY"), "GITHUB_API_BASE"),
     classic("gmi", "https://api.gmi-serving.com/v1", "GMI_API_KEY"),
     compatible(
@@ -721,6 +1048,14 @@ ROWS: tuple[Provider, ...] = (
         ("HF_API_BASE", "HUGGINGFACE_API_BASE"),
         hosts=("*.endpoints.huggingface.cloud", "api-inference.huggingface.co"),
         variants=(
+            # An endpoint's native interface.
+            Variant(
+                base=".+",
+                model="text-generation-inference/(?P<name>.+)",
+                sends="{name}",
+                stream_options=False,
+                **TOKENS,
+            ),
             # A dedicated endpoint is given without the path.
             Variant(base="https?://[^/]+", chat_path="/v1/chat/completions"),
             # PROVIDER/ORGANISATION/NAME is written ORGANISATION/NAME:PROVIDER by now.
@@ -800,6 +1135,24 @@ ROWS: tuple[Provider, ...] = (
         ("NVIDIA_NIM_API_KEY", "NVIDIA_API_KEY"),
         "NVIDIA_NIM_API_BASE",
     ),
+    compatible(
+        "oci",
+        "https://inference.generativeai.{oci_region}.oci.oraclecloud.com/openai/v1",
+        "OCI_GENAI_API_KEY",
+        key_required=False,
+        signature=Signature(
+            key_id="{oci_tenancy}/{oci_user}/{oci_fingerprint}", key="oci_key", key_file="oci_key_file"
+        ),
+        settings=(
+            Setting(keyword="oci_region", env=("OCI_REGION",)),
+            Setting(keyword="oci_compartment_id", env=("OCI_COMPARTMENT_ID",), header="opc-compartment-id"),
+            Setting(keyword="oci_tenancy", env=("OCI_TENANCY",)),
+            Setting(keyword="oci_user", env=("OCI_USER",)),
+            Setting(keyword="oci_fingerprint", env=("OCI_FINGERPRINT",)),
+            Setting(keyword="oci_key", env=("OCI_KEY",)),
+            Setting(keyword="oci_key_file", env=("OCI_KEY_FILE",)),
+        ),
+    ),
     Provider(
         slug="ollama",
         aliases=("ollama_chat",),
@@ -866,6 +1219,14 @@ ROWS: tuple[Provider, ...] = (
     ),
     classic("pinstripes", "https://pinstripes.io/v1", "PINSTRIPES_API_KEY", "PINSTRIPES_API_BASE"),
     classic("poe", "https://api.poe.com/v1", "POE_API_KEY"),
+    Provider(
+        slug="predibase",
+        base_url="https://serving.app.predibase.com/{tenant_id}/deployments/v2/llms",
+        base_env=("PREDIBASE_API_BASE",),
+        key_env=("PREDIBASE_API_KEY",),
+        settings=(Setting(keyword="tenant_id", env=("PREDIBASE_TENANT_ID",)),),
+        **{**TOKENS, "chat_path": "/{model}/generate", "stream_path": "/{model}/generate_stream"},
+    ),
     compatible("prism", "https://api.prisminference.com/v1", "PRISM_API_KEY", "PRISM_API_BASE"),
     classic("publicai", "https://api.publicai.co/v1", "PUBLICAI_API_KEY", "PUBLICAI_API_BASE"),
     compatible(
@@ -904,11 +1265,17 @@ ROWS: tuple[Provider, ...] = (
         key_required=False,
         stream_options=True,
         # replay/FAMILY/CASE is that family's; a bare case is one of chat completions.
-        variants=tuple(
-            Variant(model=f"{shape['family']}/.+", **shape)
-            for shape in (COHERE, CONVERSE, GENERATE, MESSAGES, OLLAMA, RESPONSES)
+        variants=(
+            Variant(model="text/text-output", dialect={"end": "eof"}, **TEXT),
+            *(
+                Variant(model=f"{shape['family']}/.+", **shape)
+                for shape in (COHERE, CONVERSE, GENERATE, INVOCATIONS, INVOKE, MESSAGES, OLLAMA, RESPONSES, TEXT)
+            ),
         ),
     ),
+    sagemaker("sagemaker", **{**TOKENS, **INVOCATIONS, "body": "generate", "unsupported": TOKENS["unsupported"]}),
+    sagemaker("sagemaker_chat", stream_options=True),
+    sagemaker("sagemaker_nova", stream_options=True),
     compatible("sail", "https://api.sailresearch.com/v1", "SAIL_API_KEY", "SAIL_API_BASE"),
     classic("sambanova", "https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY", "SAMBANOVA_API_BASE"),
     classic("sarvam", "https://api.sarvam.ai/v1", "SARVAM_API_KEY"),
@@ -922,6 +1289,11 @@ ROWS: tuple[Provider, ...] = (
         dialect={"end": "done"},
         settings=(Setting(keyword="account_id", env=("SNOWFLAKE_ACCOUNT_ID",)),),
         headers={"x-snowflake-authorization-token-type": "KEYPAIR_JWT"},
+        variants=(
+            # The older endpoint, of which nobody has seen how its streams end.
+            Variant(base="https?://[^/]+/api/v2/cortex", chat_path="/inference:complete", dialect={"end": "eof"}),
+            Variant(base="https?://[^/]+", chat_path="/api/v2/cortex/v1/chat/completions"),
+        ),
         # A programmatic access token is written pat/TOKEN.
         tokens=(Token(prefix="pat/", headers={"x-snowflake-authorization-token-type": "PROGRAMMATIC_ACCESS_TOKEN"}),),
     ),
@@ -933,6 +1305,39 @@ ROWS: tuple[Provider, ...] = (
         "TENSORMESH_INFERENCE_API_KEY",
         "TENSORMESH_SERVERLESS_BASE_URL",
     ),
+    Provider(
+        slug="text-completion-codestral",
+        base_url="https://codestral.mistral.ai/v1",
+        base_env=("CODESTRAL_API_BASE",),
+        key_env=("CODESTRAL_API_KEY",),
+        usage=WITH_FINISH,
+        # What follows the text to be written is `suffix`, in extra_body.
+        **{
+            **TEXT,
+            "chat_path": "/fim/completions",
+            "renames": {**MAX_TOKENS, "seed": "random_seed"},
+            "unsupported": PLAIN_TEXT_LACKS - {"seed"},
+        },
+    ),
+    Provider(
+        slug="text-completion-inception",
+        base_url="https://api.inceptionlabs.ai/v1",
+        base_env=("INCEPTION_API_BASE",),
+        key_env=("INCEPTION_API_KEY",),
+        stream_options=True,
+        usage=IN_A_CHUNK,
+        **{**TEXT, "chat_path": "/fim/completions"},
+    ),
+    Provider(
+        slug="text-completion-openai",
+        base_url="https://api.openai.com/v1",
+        base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+        key_env=("OPENAI_API_KEY",),
+        settings=OPENAI_SETTINGS,
+        stream_options=True,
+        usage=IN_A_CHUNK,
+        **TEXT,
+    ),
     classic(
         "together_ai",
         "https://api.together.xyz/v1",
@@ -941,6 +1346,20 @@ ROWS: tuple[Provider, ...] = (
         aliases=("together",),
         usage=WITH_FINISH,
         hosts=("api.together.ai",),
+    ),
+    Provider(
+        slug="triton",
+        family="text",
+        # api_base is a model's: http://HOST:8000/v2/models/NAME. What ends an answer is not told.
+        dialect={"end": "eof"},
+        chat_path="/generate",
+        stream_path="/generate_stream",
+        key_required=False,
+        usage=NEVER,
+        renames=MAX_TOKENS,
+        unsupported=OTHERS_LACK | {"n", "modalities", "response_format", "reasoning_effort", "tools", "tool_choice"},
+        body="text_input",
+        variants=(Variant(base=".*/generate", chat_path="", stream_path="_stream"),),
     ),
     compatible("v0", "https://api.v0.dev/v1", "V0_API_KEY", "V0_API_BASE"),
     classic("veniceai", "https://api.venice.ai/api/v1", "VENICE_AI_API_KEY"),
@@ -960,18 +1379,62 @@ ROWS: tuple[Provider, ...] = (
         aliases=("vertex_ai_beta",),
         family="gemini",
         base_url=_vertex,
+        hosts=("aiplatform.googleapis.com", "*-aiplatform.googleapis.com", "aiplatform.*.rep.googleapis.com"),
         base_env=("VERTEXAI_API_BASE",),
-        chat_path="/projects/{vertex_project}/locations/{vertex_location}/publishers/google/models/{model}:generateContent",
-        stream_path="/projects/{vertex_project}/locations/{vertex_location}/publishers/google"
-        "/models/{model}:streamGenerateContent?alt=sse",
+        **_generate(f"{VERTEX}/publishers/google/models"),
         # An OAuth access token, by the name that gcloud reads it from.
         key_env=("CLOUDSDK_AUTH_ACCESS_TOKEN",),
+        google_scope="https://www.googleapis.com/auth/cloud-platform",
         settings=(
-            Setting(keyword="vertex_project", env=("VERTEXAI_PROJECT", "GOOGLE_CLOUD_PROJECT")),
+            Setting(
+                keyword="vertex_project",
+                env=("VERTEXAI_PROJECT", "GOOGLE_CLOUD_PROJECT"),
+                within=("vertex_credentials", "project_id"),
+            ),
             Setting(keyword="vertex_location", env=("VERTEXAI_LOCATION", "GOOGLE_CLOUD_LOCATION"), default="global"),
+            # A JSON document or the path of one; without it the chain of all Google clients decides.
+            Setting(keyword="vertex_credentials", env=("VERTEXAI_CREDENTIALS", "GOOGLE_APPLICATION_CREDENTIALS")),
         ),
         renames=MAX_TOKENS,
         unsupported=OTHERS_LACK | {"service_tier", "min_p", "repetition_penalty"},
+        variants=(
+            # Express mode: an API key, which knows its project.
+            Variant(
+                key=r"AIza.+|AQ\..+",
+                base_url="https://aiplatform.googleapis.com/v1",
+                auth=("x-goog-api-key", "{key}"),
+                **_generate("/publishers/google/models"),
+            ),
+            Variant(model="(?:anthropic/)?(?P<name>claude-.+)", sends="{name}", **CLAUDE_ON_VERTEX),
+            Variant(
+                model="(?:mistralai/)?(?P<name>(?:mistral|ministral|magistral|codestral)-.+)",
+                sends="{name}",
+                family="chat",
+                **_predict("mistralai"),
+                renames={**MAX_TOKENS, "seed": "random_seed"},
+                spellings=REQUIRED_IS_ANY,
+                unsupported=frozenset(),
+                messages=MISTRAL_MESSAGES,
+            ),
+            Variant(
+                model="(?:ai21/)?(?P<name>jamba-.+)",
+                sends="{name}",
+                family="chat",
+                **_predict("ai21"),
+                unsupported=frozenset(),
+            ),
+            Variant(model="google/(?P<name>.+)", sends="{name}"),
+            # A tuned model is an endpoint with a number.
+            Variant(model=r"\d+", **_generate(f"{VERTEX}/endpoints")),
+            # All other publishers: meta/, deepseek-ai/, qwen/, openai/gpt-oss- ...
+            Variant(
+                model="[^/]+/.+",
+                family="chat",
+                chat_path=f"{VERTEX}/endpoints/openapi/chat/completions",
+                stream_options=True,
+                unsupported=frozenset(),
+            ),
+        ),
     ),
     classic(
         "volcengine",
@@ -981,6 +1444,51 @@ ROWS: tuple[Provider, ...] = (
         hosts=("ark.*.volces.com",),
     ),
     classic("wandb", "https://api.inference.wandb.ai/v1", "WANDB_API_KEY", "WANDB_API_BASE"),
+    Provider(
+        slug="watsonx",
+        **WATSONX,
+        chat_path="/ml/v1/text/chat?version={api_version}",
+        stream_path="/ml/v1/text/chat_stream?version={api_version}",
+        # Whether to stream stands in the path.
+        fields={
+            "model": None,
+            "stream": None,
+            "model_id": "{model}",
+            "project_id": "{project_id}",
+            "space_id": "{space_id}",
+        },
+        words={"tool_choice": "tool_choice_option"},
+        stream_options=False,
+        variants=(
+            # A deployment knows its model and its project.
+            Variant(
+                model="deployment/(?P<deployment_id>[^/]+)",
+                chat_path="/ml/v1/deployments/{deployment_id}/text/chat?version={api_version}",
+                stream_path="/ml/v1/deployments/{deployment_id}/text/chat_stream?version={api_version}",
+                fields={"model": None, "stream": None},
+            ),
+        ),
+    ),
+    Provider(
+        slug="watsonx_text",
+        **WATSONX,
+        family="text",
+        body="generation",
+        chat_path="/ml/v1/text/generation?version={api_version}",
+        stream_path="/ml/v1/text/generation_stream?version={api_version}",
+        fields={"model_id": "{model}", "project_id": "{project_id}", "space_id": "{space_id}"},
+        usage=IN_EVERY_CHUNK,
+        renames=MAX_TOKENS,
+        unsupported=PLAIN_TEXT_LACKS - {"seed", "top_k", "repetition_penalty"},
+        variants=(
+            Variant(
+                model="deployment/(?P<deployment_id>[^/]+)",
+                chat_path="/ml/v1/deployments/{deployment_id}/text/generation?version={api_version}",
+                stream_path="/ml/v1/deployments/{deployment_id}/text/generation_stream?version={api_version}",
+                fields={},
+            ),
+        ),
+    ),
     classic(
         "xai",
         "https://api.x.ai/v1",
@@ -1010,30 +1518,17 @@ PROVIDERS: Mapping[str, Provider] = {name: row for row in ROWS for name in (row.
 NOT_SERVED: Mapping[str, str] = {
     "a2a": "speaks A2A, a JSON-RPC of agents",
     "anthropic_text": "text completions of 2023",
-    "azure_text": "text completions",
     "bytez": "raw text, no usage",
     "chatgpt": "login of a consumer subscription",
     "custom": "no format that anybody specified",
     "fal_ai": "does not stream",
     "gdc": "needs tokens from an SDK of Google's",
-    "gigachat": "needs an OAuth exchange before the call",
     "github_copilot": "login of a consumer subscription",
     "langflow": "a flow server, no chat",
     "langgraph": "an agent server, no chat",
     "nlp_cloud": "raw text, no usage",
-    "oci": "formats of its own, and signed requests",
     "petals": "runs in the process",
-    "predibase": "format of TGI",
     "replicate": "two requests and raw text",
-    "sagemaker": "signed requests in AWS framing",
-    "sagemaker_chat": "as sagemaker",
-    "sagemaker_nova": "as sagemaker",
-    "sap": "needs an OAuth exchange before the call",
-    "text-completion-codestral": "fill in the middle, no chat",
-    "text-completion-inception": "fill in the middle, no chat",
-    "text-completion-openai": "text completions",
-    "triton": "a format of each model's own",
-    "watsonx": "needs a token exchange before the call",
-    "watsonx_text": "as watsonx",
+    "sap": "a format of its own, at deployments that have to be looked up before the call",
 }
 """Who is called by name elsewhere and has no row here, with the reason."""

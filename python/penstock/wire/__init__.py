@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Literal, TypedDict
 
@@ -46,7 +47,7 @@ class Parameters(TypedDict, total=False):
     web_search_options: Mapping[str, Any] | None
     service_tier: str | None
     store: bool | None
-    metadata: Mapping[str, str] | None
+    metadata: Mapping[str, Any] | None
     safety_identifier: str | None
     prompt_cache_key: str | None
     thinking: Mapping[str, Any] | None
@@ -101,11 +102,21 @@ def select(
                 param=name,
                 provider=provider.slug,
             )
-        named = provider.renames.get(name, name)
+        names = {**provider.renames, **provider.words} if isinstance(value, str) else provider.renames
+        named = names.get(name, name)
         spelled = provider.spellings.get(name, {}).get(value, value) if isinstance(value, str) else value
         if chosen.setdefault(named, spelled) != spelled:
             raise BadRequestError(f"{name} and {named} differ, but are one to {provider.slug}", param=name)
     return chosen
+
+
+def set_fields(body: dict[str, Any], provider: Provider, values: Mapping[str, str]) -> None:
+    """The fields that the row adds to the body, or leaves out of it."""
+    for name, template in provider.fields.items():
+        body.pop(name, None)
+        with suppress(KeyError):  # a setting that has no value
+            if template is not None:
+                body[name] = template.format_map(values)
 
 
 def plain(value: Any) -> Any:

@@ -181,7 +181,7 @@ impl Decoder {
     }
 
     fn response(&self, py: Python<'_>) -> PyResult<Option<Py<Record>>> {
-        let state = self.lock()?;
+        let mut state = self.lock()?;
         let mut text = Vec::new();
         if !state.decoder.write_response(&mut text) {
             return Ok(None);

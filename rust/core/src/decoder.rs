@@ -73,6 +73,9 @@ families! {
     Cohere(wire::cohere::Cohere) "cohere" SseOrJson,
     Ollama(wire::ollama::Ollama) "ollama" Ndjson,
     Responses(wire::responses::Responses) "responses" Sse,
+    Text(wire::text::Text) "text" SseOrJson,
+    Invocations(wire::invocations::Invocations) "invocations" Parts,
+    Predictions(wire::predictions::Predictions) "predictions" Sse,
 }
 
 impl FromStr for Family {
@@ -181,7 +184,7 @@ impl Decoder {
 
     /// The best usage known so far.
     #[must_use]
-    pub fn usage(&self) -> Option<&Usage> {
+    pub fn usage(&mut self) -> Option<&Usage> {
         self.stream.usage()
     }
 
@@ -220,7 +223,7 @@ impl Decoder {
     }
 
     /// Appends what has come so far as one response, as JSON text; false if there is none to give.
-    pub fn write_response(&self, out: &mut Vec<u8>) -> bool {
+    pub fn write_response(&mut self, out: &mut Vec<u8>) -> bool {
         self.stream.write_response(out)
     }
 

@@ -245,7 +245,7 @@ impl Stream {
     }
 
     #[must_use]
-    pub fn usage(&self) -> Option<&Usage> {
+    pub fn usage(&mut self) -> Option<&Usage> {
         self.account.usage()
     }
 
@@ -463,7 +463,7 @@ impl Stream {
     }
 
     /// Appends what has come so far as one response; false where none is kept or nothing came.
-    pub fn write_response(&self, out: &mut Vec<u8>) -> bool {
+    pub fn write_response(&mut self, out: &mut Vec<u8>) -> bool {
         match &self.assembly {
             Some(assembly) if self.begun => {
                 assembly.write(&self.head, self.account.usage(), out);
