@@ -64,7 +64,7 @@ class Options(Parameters, total=False):
     fallbacks: "Sequence[str | Mapping[str, Any]] | None"
     content_policy_fallbacks: "Sequence[str | Mapping[str, Any]] | None"
     client: Any
-    transport: Literal["httpx"] | None
+    transport: Literal["native", "httpx"] | None
     proxy: Any
     verify: Any
     cert: Any
@@ -109,6 +109,8 @@ def completion(
             fallbacks: models, or dicts of options with a model, to ask in turn when this one fails.
             content_policy_fallbacks: the same for refusals by a content filter.
             client: an httpx.Client or httpx2.Client of your own; else proxy, verify and cert, as httpx takes them.
+            transport: "native" insists on the engine of this package, "httpx" chooses httpx. Without it the engine
+                serves wherever it can.
             drop_params: leave out parameters that the provider lacks. additional_drop_params: leave these out.
             allowed_openai_params: send these though the provider's documentation lacks them.
             mock_response: a text, a response as a dict, or an exception, instead of a request.
@@ -121,10 +123,10 @@ def completion(
         APIError: see penstock.errors for all of them.
     """
 
-    async def open_port(client: Any, route: Route) -> Port:
-        return transport.blocking_port(client, route)
+    async def open_port(client: Any, chosen: str | None, route: Route) -> Port:
+        return transport.blocking_port(client, chosen, route)
 
-    answer = run(_perform(open_port, model, messages, stream, options, blocking=True))
+    answer = run(_perform(open_port, model, messages, stream, options))
     return Stream(answer) if isinstance(answer, Flow) else answer
 
 
@@ -147,7 +149,7 @@ async def acompletion(
 
     Arguments and errors are those of `completion`; `client` is an AsyncClient.
     """
-    answer = await _perform(transport.async_port, model, messages, stream, options, blocking=False)
+    answer = await _perform(transport.async_port, model, messages, stream, options)
     return AsyncStream(answer) if isinstance(answer, Flow) else answer
 
 
@@ -188,6 +190,7 @@ class Call:
     body: dict[str, Any] = field(repr=False)
     key: str | None = field(repr=False)
     sign: Sign | None = field(repr=False)
+    transport: str | None
     client: Any = field(repr=False)
     mock: Any = field(repr=False)
 
@@ -322,6 +325,7 @@ def _plan(model: str, messages: Sequence[Any], stream: bool | None, options: Map
         body=body,
         key=credential.secret if credential is not None else None,
         sign=sign,
+        transport=options.get("transport"),
         client=options.get("client"),
         mock=options.get("mock_response"),
     )
@@ -353,8 +357,8 @@ def _known(provider: Provider, options: Mapping[str, Any]) -> None:
             param=name,
             provider=provider.slug,
         )
-    if options.get("transport") not in (None, "httpx"):
-        raise BadRequestError(f"transport must be 'httpx', not {options['transport']!r}", param="transport")
+    if options.get("transport") not in (None, "native", "httpx"):
+        raise BadRequestError(f"transport must be 'native' or 'httpx', not {options['transport']!r}", param="transport")
 
 
 def _routes(model: str, options: Mapping[str, Any], name: str) -> list[tuple[str, dict[str, Any]]]:
@@ -370,7 +374,7 @@ def _routes(model: str, options: Mapping[str, Any], name: str) -> list[tuple[str
 # Performing
 
 
-OpenPort = Callable[[Any, Route], Awaitable[Port]]
+OpenPort = Callable[[Any, str | None, Route], Awaitable[Port]]
 
 
 async def _perform(
@@ -379,8 +383,6 @@ async def _perform(
     messages: Sequence[Any],
     stream: bool | None,
     options: Mapping[str, Any],
-    *,
-    blocking: bool,
 ) -> Flow | ChatCompletion:
     """The call and its fallbacks."""
     started = monotonic()
@@ -389,7 +391,7 @@ async def _perform(
     while True:
         try:
             call = _plan(model, messages, stream, options)
-            return await _pursue(open_port, call, attempts, started, blocking=blocking)
+            return await _pursue(open_port, call, attempts, started)
         except APIError as error:
             following = fallbacks if retry.falls_back(error) else refused if retry.refused_content(error) else []
             if not following:
@@ -400,18 +402,16 @@ async def _perform(
             model, options = following.pop(0)
 
 
-async def _pursue(
-    open_port: OpenPort, call: Call, attempts: list[Attempt], started: float, *, blocking: bool
-) -> Flow | ChatCompletion:
+async def _pursue(open_port: OpenPort, call: Call, attempts: list[Attempt], started: float) -> Flow | ChatCompletion:
     """One model, asked until it answers or it is of no use to ask again."""
     if call.mock is not None:
-        return await _mocked(call, blocking=blocking)
-    port = await open_port(call.client, call.route)
+        return await _mocked(call)
+    port = await open_port(call.client, call.transport, call.route)
     retries = 0
     while True:
         watch = Watch(call.timeouts, started)
         try:
-            answer = await _attempt(port, call, watch, blocking=blocking)
+            answer = await _attempt(port, call, watch)
         except APIError as error:
             attempts.append(_record(call, watch, error))
             if call.refuses_stream_options(error):
@@ -439,7 +439,7 @@ def _record(call: Call, watch: Watch, error: APIError | None, status_code: int |
     )
 
 
-async def _attempt(port: Port, call: Call, watch: Watch, *, blocking: bool) -> Flow | ChatCompletion:
+async def _attempt(port: Port, call: Call, watch: Watch) -> Flow | ChatCompletion:
     """One request: a stream up to its first event, or a whole response.
 
     Raises:
@@ -451,7 +451,7 @@ async def _attempt(port: Port, call: Call, watch: Watch, *, blocking: bool) -> F
     except Exception as error:
         raise _explained(call, watch, error, None) from error
     try:
-        return await _read(call, watch, answer, blocking=blocking)
+        return await _read(call, watch, answer)
     except Exception as error:
         explained = _explained(call, watch, error, answer)
         if explained is error:
@@ -473,7 +473,7 @@ def _explained(call: Call, watch: Watch, error: Exception, answer: Answer | None
     return call.complete(known)
 
 
-async def _read(call: Call, watch: Watch, answer: Answer, *, blocking: bool) -> Flow | ChatCompletion:
+async def _read(call: Call, watch: Watch, answer: Answer) -> Flow | ChatCompletion:
     """What an answer says."""
     if not 200 <= answer.status_code < 300:
         exchange = Exchange(answer, watch)
@@ -497,7 +497,7 @@ async def _read(call: Call, watch: Watch, answer: Answer, *, blocking: bool) -> 
         # The server did not stream. Its answer goes the way of all streams, as one of a single event.
         await flow.close()
         events = as_events(_decoded(call, document))
-        return await _scripted(call, answer.status_code, answer.headers, events, watch, blocking=blocking)
+        return await _scripted(call, answer.status_code, answer.headers, events, watch)
     exchange = Exchange(answer, watch)
     try:
         body = await exchange.whole()
@@ -523,17 +523,15 @@ def _refusal(answer: Answer, body: bytes) -> APIError:
     return error
 
 
-async def _scripted(
-    call: Call, status_code: int, headers: Headers, body: bytes, watch: Watch, *, blocking: bool
-) -> Flow:
+async def _scripted(call: Call, status_code: int, headers: Headers, body: bytes, watch: Watch) -> Flow:
     """A stream of bytes that are there already, in the family that all others are translated to."""
     decoder = Decoder(include_usage=call.include_usage, model=call.model, keep_partial=call.keep_partial)
-    flow = Flow(Scripted(status_code, headers, body, blocking=blocking), watch, decoder, call.complete)
+    flow = Flow(Scripted(status_code, headers, body), watch, decoder, call.complete)
     await flow.begin()
     return flow
 
 
-async def _mocked(call: Call, *, blocking: bool) -> Flow | ChatCompletion:
+async def _mocked(call: Call) -> Flow | ChatCompletion:
     """The answer that the caller wrote himself."""
     import orjson
 
@@ -549,4 +547,4 @@ async def _mocked(call: Call, *, blocking: bool) -> Flow | ChatCompletion:
     if not call.stream:
         return completion
     watch = Watch(call.timeouts, monotonic())
-    return await _scripted(call, 200, Headers(), as_events(completion), watch, blocking=blocking)
+    return await _scripted(call, 200, Headers(), as_events(completion), watch)

@@ -1,13 +1,17 @@
 //! `penstock._native`: penstock-core for Python. The contract is `python/penstock/_native.pyi`.
 #![expect(clippy::needless_pass_by_value, reason = "pyo3 hands arguments over by value")]
 
+mod async_transfer;
 mod chunks;
 mod classes;
 mod decoder;
 mod errors;
 mod events;
 mod json;
+mod network;
+mod pool;
 mod record;
+mod transfer;
 
 use pyo3::prelude::*;
 
@@ -16,6 +20,8 @@ mod _native {
     use pyo3::prelude::*;
     use pyo3::types::PyTuple;
 
+    #[pymodule_export]
+    use super::async_transfer::AsyncTransfer;
     #[pymodule_export]
     use super::classes::{
         ChatCompletion, ChatCompletionChunk, ChatCompletionMessage, Choice, ChoiceDelta, ChunkChoice,
@@ -28,7 +34,13 @@ mod _native {
     #[pymodule_export]
     use super::events::{EventDecoder, ServerSentEvent};
     #[pymodule_export]
+    use super::network::NetworkError;
+    #[pymodule_export]
+    use super::pool::{Pool, Trust};
+    #[pymodule_export]
     use super::record::Record;
+    #[pymodule_export]
+    use super::transfer::Transfer;
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]
