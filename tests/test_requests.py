@@ -270,7 +270,8 @@ def test_keys_come_from_the_variables(send: Send, monkeypatch: pytest.MonkeyPatc
 
 
 def test_no_cookie_stays(send: Send) -> None:
-    from penstock.transport import Route, _pools
+    from penstock.transport import Route
+    from penstock.transport.clients import _pools
 
     client = _pools.client(Route())
     reply = httpx.Response(200, headers={"set-cookie": "session=1"}, request=httpx.Request("GET", "https://a.example"))
