@@ -306,11 +306,6 @@ def test_a_keyword_of_another_provider() -> None:
     assert "snowflake" in refused(account_id="x").message
 
 
-@pytest.mark.parametrize("name", ["hooks", "estimate_usage", "on_stream_cut"])
-def test_what_is_not_built_is_refused(name: str) -> None:
-    assert "not available" in refused(BadRequestError, **{name: True}).message
-
-
 @pytest.mark.parametrize(
     "options",
     [{"max_retries": -1}, {"max_retries": "2"}, {"transport": "carrier pigeon"}, {"client": 3}, {"timeout": "x"}],
