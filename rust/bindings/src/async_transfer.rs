@@ -70,7 +70,9 @@ impl AsyncTransfer {
     /// Has the loop watch the sockets that the transfer waits for, and no others.
     fn watch(slf: &Bound<'_, Self>, state: &mut State) -> PyResult<()> {
         // The rule, and cheap: one socket, to be read.
-        if state.goal != Goal::Head && !state.watched.is_empty() {
+        if state.goal != Goal::Head
+            && matches!(state.watched.as_slice(), [Want { readable: true, writable: false, .. }])
+        {
             return Ok(());
         }
         let wants = state.transfer.wants();
