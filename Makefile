@@ -9,6 +9,7 @@ CARGO ?= cargo
 PY := $(VENV)/bin/python
 TEST_PY := $(TEST_VENV)/bin/python
 BENCH_PY := $(BENCH_VENV)/bin/python
+LOAD := target/release/penstock-load
 LOCKED := $(if $(wildcard Cargo.lock),--locked)
 PIP := -m pip --disable-pip-version-check
 SOURCES := Cargo.toml pyproject.toml README.md $(wildcard Cargo.lock LICENSE-* rust/*/Cargo.toml rust/*/build.rs) \
@@ -20,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types rust-test pytest wheel develop fmt bench bench-quick callgrind report fuzz clean \
+.PHONY: help demo test lint types rust-test pytest wheel develop fmt load bench bench-quick bench-engine callgrind report fuzz clean \
   check-python check-cargo
 
 help: ## this list
@@ -109,16 +110,26 @@ $(BENCH_VENV)/.ready: $(BENCH_VENV)/.peers $(WHEELS)/.built
 	$(BENCH_PY) $(PIP) install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
 	@touch $@
 
-bench: $(BENCH_VENV)/.ready ## every benchmark, against the peers (about 15 minutes)
+$(LOAD): Cargo.toml $(wildcard Cargo.lock benches/load/*.toml benches/load/src/*) | check-cargo
+	$(CARGO) build --release $(LOCKED) --package penstock-load
+	@touch $@
+
+load: $(LOAD) ## the load source that the benches read from
+
+bench: $(BENCH_VENV)/.ready $(LOAD) ## every benchmark, against the peers (about 30 minutes)
 	$(BENCH_PY) benches/parser.py
 	$(BENCH_PY) benches/families.py
 	$(BENCH_PY) benches/imports.py
 	$(BENCH_PY) benches/clients.py
+	$(BENCH_PY) benches/engine.py
 	$(BENCH_PY) benches/memory.py
 
 bench-quick: $(BENCH_VENV)/.ready ## the parser and the imports only (about a minute)
 	$(BENCH_PY) benches/parser.py
 	$(BENCH_PY) benches/imports.py
+
+bench-engine: $(BENCH_VENV)/.ready $(LOAD) ## sockets to chunks, one round without the slowest (about two minutes)
+	$(BENCH_PY) benches/engine.py --quick
 
 callgrind: $(BENCH_VENV)/.ready | check-cargo ## instructions per chunk, in Rust and from Python
 	$(BENCH_PY) benches/callgrind.py --only penstock,split

@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--no-fan", action="store_true", help="leave out the 200 streams")
     options = parser.parse_args()
     import peers
+    import upstream
 
     if options.client in peers.SYNC:
         return serve_sync(options.client)
@@ -116,15 +117,14 @@ def main() -> None:
         if measure.wanted(name, options.only)
         and all(package in installed for word, package in missing.items() if name.startswith(word))
     ]
-    with Process(str(HERE / "upstream.py")) as upstream:
-        base = f"http://127.0.0.1:{upstream.ask()}"
+    with upstream.serve() as base:
         shapes = {
-            "burst": (f"{base}/burst/2000/v1", 3, 1, names),
-            "chunk by chunk": (f"{base}/each/1000/v1", 3, 1, names),
+            "burst": (f"{base}/plain/burst/2000/v1", 3, 1, names),
+            "chunk by chunk": (f"{base}/plain/each/1000/v1", 3, 1, names),
         }
         if not options.no_fan:
             shapes["200 streams, a chunk each 5 ms"] = (
-                f"{base}/pace/100/5/v1",
+                f"{base}/plain/pace/100/5/v1",
                 1,
                 200,
                 [name for name in names if name in peers.ASYNC],

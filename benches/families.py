@@ -4,14 +4,14 @@ Every family says the same text in its own events, as the replay upstream frames
 Their events differ in size, so bytes stand beside the figures. No peers: none reads them all.
 """
 
-import base64
 import json
+import re
 from collections.abc import Callable
 
 import measure
 import streams
 from penstock.parser import Decoder
-from penstock.replay.cases import FAMILIES, converse
+from penstock.replay.cases import FAMILIES
 from penstock.replay.cases.chat import HELLO
 
 ANCHOR = "chat"
@@ -23,20 +23,23 @@ def texts(count: int) -> list[str]:
     return [delta["content"] for delta in deltas if delta.get("content")]
 
 
+def told(family: str, event: bytes, place: int) -> bytes:
+    """The event with what differs in each of its family's beside the text."""
+    if family == "gemini":
+        counts = {"promptTokenCount": 19, "candidatesTokenCount": place, "totalTokenCount": 19 + place}
+        usage = json.dumps({**counts, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 19}]})
+        return event.replace(b',"modelVersion"', b',"usageMetadata":' + usage.encode() + b',"modelVersion"')
+    if family == "ollama":
+        return re.sub(rb'("created_at": ?"[^".Z]*)[^"Z]*', rb"\1.%09d" % (place * 7919), event)
+    return event
+
+
 def body(family: str, pieces: list[str]) -> list[bytes]:
     """The events of the case `hello`, with these pieces in the middle of its text."""
     row = FAMILIES[family]
     frames = row.cases["hello"].frames(asked=True, usage=True, done=True)
     at = len(frames) // 2
-    return [*frames[:at], *map(row.text, pieces), *frames[at:]]
-
-
-def invoked(events: list[bytes]) -> list[bytes]:
-    """Messages events as the cloud wraps them: base64 in JSON in a binary frame."""
-    headers = {":event-type": "chunk", ":content-type": "application/json", ":message-type": "event"}
-    data = [event.partition(b"data: ")[2].strip() for event in events]
-    wrapped = [json.dumps({"bytes": base64.b64encode(one).decode()}).encode() for one in data]
-    return [converse.message(headers, one) for one in wrapped]
+    return [*frames[:at], *(told(family, row.text(piece), n) for n, piece in enumerate(pieces, 1)), *frames[at:]]
 
 
 def chunks(family: str, parts: list[bytes]) -> int:
@@ -70,7 +73,6 @@ def main() -> None:
     pieces = texts(options.chunks)
     expected = len(HELLO) + sum(map(len, pieces))
     bodies = {name: body(name, pieces) for name in FAMILIES}
-    bodies["invoke"] = invoked(bodies["anthropic"])
     bodies = {name: events for name, events in bodies.items() if name == ANCHOR or measure.wanted(name, options.only)}
     size = {name: sum(map(len, events)) / len(events) for name, events in bodies.items()}
     cells: dict[str, dict[str, dict[str, float]]] = {}

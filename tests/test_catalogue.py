@@ -37,7 +37,9 @@ def test_what_is_said_of_some() -> None:
     assert openai["settings"][0]["keyword"] == "organization"
     assert KNOWN["perplexity"]["usage"] == {"asked": False, "when": "in every chunk"}
     assert KNOWN["azure"]["needs_api_base"]
-    assert KNOWN["azure"]["tokens"] == [{"keyword": "azure_ad_token", "env": ["AZURE_AD_TOKEN"]}]
+    assert KNOWN["azure"]["tokens"][0] == {"keyword": "azure_ad_token", "env": ["AZURE_AD_TOKEN"]}
+    assert KNOWN["azure"]["grants"] == [["tenant_id", "client_id", "client_secret"]]
+    assert KNOWN["vertex_ai"]["google_scope"] == "https://www.googleapis.com/auth/cloud-platform"
     assert (KNOWN["replay"]["base_url"], KNOWN["replay"]["needs_api_base"]) == (None, False)
     assert "anthropic" in KNOWN["replay"]["other_families"]
     assert KNOWN["bedrock"]["signed_as"] == "bedrock"

@@ -25,12 +25,14 @@ from penstock import (
 from penstock.parser import Decoder
 from penstock.providers import sign
 from penstock.providers.registry import PROVIDERS
+from penstock.providers.resolve import vary
 from penstock.replay import Upstream
 from penstock.replay.cases import FAMILIES
-from penstock.wire import select
+from penstock.wire import ANSWER_TOOL, select
 from penstock.wire.converse import build
 
 ROW = PROVIDERS["bedrock"]
+SONNET_4 = "us.anthropic.claude-sonnet-4-20250514-v1:0"
 HELLO = [{"role": "user", "content": "hi"}]
 
 
@@ -242,8 +244,38 @@ def test_structured_output() -> None:
     assert structure["name"] == "n"
     assert json.loads(structure["schema"]) == schema
     assert "outputConfig" not in body(response_format={"type": "text"})
-    with pytest.raises(UnsupportedParamsError):
+    with pytest.raises(UnsupportedParamsError, match="give a json_schema"):
         body(response_format={"type": "json_object"})
+    with pytest.raises(UnsupportedParamsError, match="leave thinking"):
+        body(model=SONNET_4, response_format=given, reasoning_effort="low")
+
+
+def test_ids_of_calls_in_the_letters_of_the_model() -> None:
+    call = {"id": "call/1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    history = [*HELLO, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "call/1"}]
+    for model, length in [("us.mistral.pixtral-large-2502-v1:0", 9), ("mistral.mistral-7b", 9), (SONNET_4, 23)]:
+        row, model, _ = vary(ROW, model, None, {})  # noqa: PLW2901
+        _, called, answered = build(row, model, history, {}, stream=True)["messages"]
+        sent = called["content"][0]["toolUse"]["toolUseId"]
+        assert sent == answered["content"][0]["toolResult"]["toolUseId"]
+        assert len(sent) == length
+
+
+@pytest.mark.parametrize("model", [SONNET_4, "us.amazon.nova-pro-v1:0"])
+@pytest.mark.parametrize(
+    ("wanted", "schema"),
+    [
+        ({"type": "json_object"}, {"type": "object"}),
+        ({"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}, {"type": "object"}),
+    ],
+)
+def test_without_schemas_the_answer_is_a_tool(model: str, wanted: Any, schema: Any) -> None:
+    sent = body(model=model, response_format=wanted)
+    assert "outputConfig" not in sent
+    (tool,) = sent["toolConfig"]["tools"]
+    assert tool["toolSpec"]["name"] == ANSWER_TOOL
+    assert tool["toolSpec"]["inputSchema"] == {"json": schema}
+    assert sent["toolConfig"]["toolChoice"] == {"tool": {"name": ANSWER_TOOL}}
 
 
 @pytest.mark.parametrize(
@@ -331,7 +363,9 @@ def at_a_fixed_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_signatures(token: str | None, names: str, signature: str) -> None:
     values = GIVEN | ({"aws_session_token": token} if token else {})
     headers = {"content-type": "application/json", "accept": "*/*", "user-agent": "x"}
-    added = sign.signer(ROW, values)(URL, headers, SIGNED)
+    signed = sign.signer(ROW, values)
+    assert signed is not None
+    added = signed(URL, headers, SIGNED)
     assert added["x-amz-date"] == "20250102T030405Z"
     assert added.get("x-amz-security-token") == token
     assert added["authorization"] == (

@@ -8,6 +8,7 @@ import pytest
 
 from penstock import BadRequestError, UnsupportedParamsError, completion
 from penstock.providers.registry import PROVIDERS
+from penstock.wire import ANSWER_TOOL
 from penstock.wire.anthropic import build
 
 ROW = PROVIDERS["anthropic"]
@@ -274,8 +275,52 @@ def test_structured_output() -> None:
     sent = body(response_format=wanted, model="claude-opus-4-6", reasoning_effort="low")
     assert sent["output_config"] == {"format": {"type": "json_schema", "schema": schema}, "effort": "low"}
     assert "output_config" not in body(response_format={"type": "text"})
-    with pytest.raises(UnsupportedParamsError, match="json_object"):
-        body(response_format={"type": "json_object"})
+    with pytest.raises(UnsupportedParamsError, match="grammar"):
+        body(response_format={"type": "grammar"})
+
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+JSON_SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "schema"),
+    [
+        ("claude-3-7-sonnet-20250219", JSON_SCHEMA, SCHEMA),
+        ("MiniMax-M2", JSON_SCHEMA, SCHEMA),
+        ("claude-sonnet-4-5", {"type": "json_object"}, {"type": "object"}),
+    ],
+)
+def test_without_schemas_the_answer_is_a_tool_that_has_to_be_called(
+    model: str, wanted: dict[str, Any], schema: dict[str, Any]
+) -> None:
+    sent = body(model=model, response_format=wanted)
+    assert "output_config" not in sent
+    assert [(tool["name"], tool["input_schema"]) for tool in sent["tools"]] == [(ANSWER_TOOL, schema)]
+    assert sent["tool_choice"] == {"type": "tool", "name": ANSWER_TOOL}
+
+
+def test_an_answer_tool_beside_others() -> None:
+    model = "claude-3-5-haiku-latest"
+
+    def choice(**given: Any) -> Any:
+        sent = body(model=model, response_format=JSON_SCHEMA, tools=[WEATHER], **given)
+        return [tool["name"] for tool in sent["tools"]], sent["tool_choice"]
+
+    both = ["weather", ANSWER_TOOL]
+    assert choice() == choice(tool_choice="auto") == choice(tool_choice="required") == (both, {"type": "any"})
+    assert choice(tool_choice="none") == (both, {"type": "tool", "name": ANSWER_TOOL})
+    weather = {"type": "function", "function": {"name": "weather"}}
+    assert choice(tool_choice=weather) == (["weather"], {"type": "tool", "name": "weather"})
+
+
+def test_what_an_answer_tool_cannot_do() -> None:
+    with pytest.raises(UnsupportedParamsError, match="while it thinks"):
+        body(model="claude-3-7-sonnet-latest", response_format=JSON_SCHEMA, reasoning_effort="low")
+    array = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "array"}}}
+    with pytest.raises(UnsupportedParamsError, match="'array'"):
+        body(model="claude-3-7-sonnet-latest", response_format=array)
 
 
 # The call -------------------------------------------------------------------------------------------------------------
@@ -312,6 +357,43 @@ def test_a_call_from_end_to_end() -> None:
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.total_tokens == 5
     assert chunks[-2].choices[0]["provider_finish_reason"] == "end_turn"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_by_a_tool_is_content(stream: bool) -> None:
+    pieces = ['{"city"', ':"Paris"', "}"]
+    call_of_it: dict[str, Any] = {"type": "tool_use", "id": "t", "name": ANSWER_TOOL, "input": {}}
+    events: list[dict[str, Any]] = [
+        EVENTS[0],
+        {"type": "content_block_start", "index": 0, "content_block": call_of_it},
+        *(
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": piece}}
+            for piece in pieces
+        ),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 2}},
+        EVENTS[-1],
+    ]
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        if stream:
+            body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+            return httpx.Response(200, headers={"content-type": "text/event-stream"}, text=body)
+        content = [{**call_of_it, "input": {"city": "Paris"}}]
+        return httpx.Response(200, json={**START, "type": "message", "content": content, "stop_reason": "tool_use"})
+
+    with httpx.Client(transport=httpx.MockTransport(answer)) as client:
+        options: dict[str, Any] = {"response_format": {"type": "json_object"}, "api_key": "k", "client": client}
+        if stream:
+            given = completion("claude-3-5-haiku-latest", [USER], stream=True, **options)
+            assert list(given.text()) == pieces
+            response = completion("claude-3-5-haiku-latest", [USER], stream=True, **options).collect()
+        else:
+            response = completion("claude-3-5-haiku-latest", [USER], **options)
+    choice = response.choices[0]
+    assert json.loads(choice.message.content or "") == {"city": "Paris"}
+    assert choice.message.tool_calls is None
+    assert choice.finish_reason == "stop"
 
 
 def test_parameters_that_it_lacks() -> None:

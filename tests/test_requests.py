@@ -158,6 +158,37 @@ def test_parameters_are_renamed_and_spelled_by_the_row(send: Send) -> None:
     assert "differ" in refused(max_tokens=5, max_completion_tokens=6).message
 
 
+def test_a_strict_server_gets_messages_as_it_takes_them(send: Send) -> None:
+    call = {"id": "call_abc_0", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    assistant: dict[str, Any] = {
+        "role": "assistant",
+        "content": "So.",
+        "reasoning_content": "Hm.",
+        "refusal": None,
+        "annotations": [],
+    }
+    history: list[dict[str, Any]] = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "Hello", "name": "ada"},
+        {**assistant, "tool_calls": [call], "annotations": []},
+        {"role": "tool", "tool_call_id": "call_abc_0", "content": "1", "cache_control": {"type": "ephemeral"}},
+        {"role": "assistant", "tool_calls": [{**call, "id": "a1b2C3d4E"}]},
+        {"role": "tool", "tool_call_id": "a1b2C3d4E", "content": "2"},
+    ]
+    system, user, thinks, first, second, result = send("mistral/m", history).body["messages"]
+    assert system == {"role": "system", "content": "Be brief."}
+    assert user == {"role": "user", "content": "Hello"}
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}
+    assert thinks["content"] == [thought, {"type": "text", "text": "So."}]
+    assert thinks.keys() == {"role", "content", "tool_calls"}
+    (made,) = thinks["tool_calls"]
+    assert len(made["id"]) == 9
+    assert made["id"].isalnum()
+    assert first == {"role": "tool", "tool_call_id": made["id"], "content": "1"}
+    assert second["tool_calls"][0]["id"] == result["tool_call_id"] == "a1b2C3d4E"
+    assert history[3]["tool_call_id"] == "call_abc_0"  # the caller's own stay as they are
+
+
 def test_stream_options_go_where_they_are_accepted(send: Send) -> None:
     asked = {"include_usage": True, "include_obfuscation": False}
     assert send(stream=True, stream_options=asked).body["stream_options"] == asked
@@ -273,11 +304,6 @@ def test_a_misspelled_keyword_is_told_what_is_near(name: str, nearest: str) -> N
 
 def test_a_keyword_of_another_provider() -> None:
     assert "snowflake" in refused(account_id="x").message
-
-
-@pytest.mark.parametrize("name", ["hooks", "estimate_usage", "on_stream_cut"])
-def test_what_is_not_built_is_refused(name: str) -> None:
-    assert "not available" in refused(BadRequestError, **{name: True}).message
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,22 @@
 """Streams: what `completion(stream=True)` gives, and the exchange with the server behind it."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
+import atexit
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
+from weakref import WeakSet
 
 from ._native import ChatCompletion, ChatCompletionChunk, CompletionUsage, Decoder
 from .clocks import NEVER, Watch
 from .errors import APIConnectionError, APIError, APIResponseValidationError, Headers, Response
 from .parser import TURN, ending, other_tasks
 from .transport import Answer, failure, media_type, request_id, run
+
+if TYPE_CHECKING:
+    from .hooks import Observation
 
 TAIL = 0.25
 """Seconds for the end of the body after the stream has said that it is over: with it the connection can be used again,
@@ -47,7 +53,8 @@ class Attempt:
     """One request of a call.
 
     seconds: from sending it to its error or, for the last one, to its first event. usage: what it had cost until it
-    failed, where the provider said so; it is in no other total.
+    failed, where the provider said so; it is in no other total. deployment: the id of the router's, if one chose it.
+    base_url: where it was sent.
     """
 
     provider: str
@@ -56,6 +63,8 @@ class Attempt:
     status_code: int | None = None
     error: APIError | None = None
     usage: CompletionUsage | None = None
+    deployment: str | None = None
+    base_url: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,32 @@ class Timings:
     to_first_token: float | None
     between_tokens: float | None
     tokens_per_second: float | None
+
+
+How = Literal["complete", "failed", "cancelled", "left"]
+"""How a stream can end: as it should; with an error; with the task, or by KeyboardInterrupt; by the caller, who closed
+it, left its loop, or let go of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a stream ended, and what was known then.
+
+    error: what it was failed or cancelled by. dropped: it was let go of, perhaps to the garbage collector: whoever is
+    told of it now is told in any thread, under any lock.
+    """
+
+    how: How
+    error: BaseException | None
+    usage: CompletionUsage | None
+    timings: Timings
+    attempts: Sequence[Attempt]
+    decoder: Decoder
+    dropped: bool = False
+
+    def response(self) -> ChatCompletion | None:
+        """What had been received, built now; None if nothing was or nothing was kept."""
+        return self.decoder.response()
 
 
 class Exchange:
@@ -130,16 +165,21 @@ class Exchange:
         """Gives the connection back, or aborts what is still coming. Never raises: there is nothing left to save."""
         if not self.closed:
             self.closed = True
-            self.watch.stop()
-            if not self.watch.inherited:
-                with suppress(Exception):
-                    await self.answer.close()
+            await self.release()
+
+    async def release(self) -> None:
+        """The same, to go on with another answer."""
+        self.watch.stop()
+        if not self.watch.inherited:
+            with suppress(Exception):
+                await self.answer.close()
 
 
 class Flow(Exchange):
     """The body of a stream on its way through a decoder.
 
-    `complete` adds to an error what the call knows: provider, model.
+    `complete` adds to an error what the call knows: provider, model. `resume`, where the caller wants it, has another
+    answer take the place of one that was cut; it raises the error if there is none.
     """
 
     def __init__(
@@ -147,12 +187,69 @@ class Flow(Exchange):
     ) -> None:
         super().__init__(answer, watch, stream=True)
         self.decoder = decoder
-        self.pull = answer.chunks(decoder)
         self.attempts: Sequence[Attempt] = ()
         self.first: list[Any] = []
         self.to_first_token: float | None = None
         self.left = False
+        self.resume: Callable[[Flow, APIError], Awaitable[Flow]] | None = None
+        self.observation: Observation | None = None
+        self._dropped = False
         self._complete = complete
+        self._listeners: list[Callable[[Outcome], object]] = []
+        self._settled = threading.Lock()  # taken once, and never given back
+
+    def on_settled(self, listener: Callable[[Outcome], object]) -> None:
+        """Has the listener called once, when the stream has ended, however it does.
+
+        Wherever that is: in another thread that closes it, in the garbage collector, at the interpreter's exit. It
+        must neither raise nor wait.
+        """
+        self._listeners.append(listener)
+        _heard.add(self)
+
+    def observe(self, observation: "Observation") -> None:
+        """Has the hooks of the call told of the first token and of the end."""
+        self.observation = observation
+        self.on_settled(observation.settled)
+
+    def settle(self, how: How, error: BaseException | None = None) -> None:
+        """The stream has ended: tells those who listen, the first time."""
+        # A forked child has a copy of its parent's stream, which ends in the parent.
+        if self.watch.inherited or not self._settled.acquire(blocking=False):
+            return
+        if self._listeners:
+            how = "left" if self.left else how
+            known = self.decoder.usage, self.timings(), self.attempts, self.decoder
+            outcome = Outcome(how, error, *known, dropped=self._dropped)
+            for listener in self._listeners:
+                listener(outcome)
+
+    def abandon(self) -> None:
+        """As of an Exchange."""
+        super().abandon()
+        self._dropped = True
+        self.settle("left")
+
+    __del__ = abandon
+
+    async def close(self) -> None:
+        """As of an Exchange; the hooks have been told when it returns."""
+        await super().close()
+        await self.told()
+
+    async def told(self) -> None:
+        """Waits for hooks that have something to wait for."""
+        if self.observation is not None:
+            await self.observation.told()
+
+    def timings(self) -> Timings:
+        """How fast it went so far."""
+        usage, first = self.decoder.usage, self.to_first_token
+        tokens = usage.completion_tokens if usage is not None else None
+        between = None
+        if first is not None and tokens is not None and tokens > 1:
+            between = (self.watch.seen - self.watch.began - first) / (tokens - 1)
+        return Timings(self.to_headers, first, between, 1 / between if between else None)
 
     async def begin(self) -> bytes | None:
         """Reads up to the first event, so that an error there can still be answered by another attempt.
@@ -171,18 +268,19 @@ class Flow(Exchange):
                 return (data or b"") + await self.whole()
             shown = (data or b"")[:QUOTED].decode("utf-8", "replace")
             raise APIResponseValidationError(f"the answer is no stream but {kind}, beginning {shown!r}", body=shown)
+        pull = self.answer.chunks(self.decoder)
         chunks = None if data is None else self.decoder.feed(data)
         while chunks is not None:
             if chunks or self.decoder.ended:
                 self.first = chunks
                 return None
-            chunks = await self.more()
+            chunks = await self.more(pull)
         self.first = self.decoder.finish()
         return None
 
-    async def more(self) -> list[Any] | None:
+    async def more(self, pull: Callable[[], Any]) -> list[Any] | None:
         """The chunks of the next bytes; None at the end of the body."""
-        chunks: Any = self.pull()
+        chunks: Any = pull()
         if chunks is not None and type(chunks) is not list:
             chunks = await chunks
         if chunks is None:
@@ -193,6 +291,11 @@ class Flow(Exchange):
         given: list[Any] = chunks
         return given
 
+    def read_text(self) -> None:
+        """Has the decoder give text alone from here on, unless it has to keep what another answer must repeat."""
+        if self.resume is None:
+            self.decoder.read_text()
+
     def attend(self, chunks: Sequence[Any]) -> bool:
         """Looks after the clocks by hand, and tells whether that is needed any longer.
 
@@ -202,6 +305,8 @@ class Flow(Exchange):
         if self.to_first_token is None and any(map(speaks, chunks)):
             self.to_first_token = self.watch.seen - self.watch.began
             self.watch.token()
+            if self.observation is not None:
+                self.observation.first_token()
         return self.to_first_token is None or not self.watch.armed
 
     async def tail(self) -> None:
@@ -213,16 +318,52 @@ class Flow(Exchange):
                     pass
         await self.close()
 
-    def broken(self, error: Exception) -> "list[Any] | Exception":
-        """What a failed read means: the rest of the chunks if the completion was complete, else the error to raise."""
+    def ended(self) -> tuple[list[Any], Exception | None]:
+        """What the end of the body brings: chunks, and the error to raise behind them if the completion is cut."""
+        rest: list[Any] = []
         if self.left or self.closed:
-            return []  # by the caller, perhaps from another thread or task
+            return rest, None  # by the caller, perhaps from another thread or task
+        try:
+            for chunk in ending(self.decoder):
+                rest.append(chunk)  # noqa: PERF402  what came before an error counts
+        except APIError as error:
+            return rest, self.complete(error)
+        return rest, None
+
+    def broken(self, error: Exception) -> tuple[list[Any], Exception | None]:
+        """What a failed read brings: as `ended`, for the last event may be whole but for its blank line."""
         known = failure(error, self.watch)
+        if self.left or self.closed:
+            return [], None
+        rest: list[Any] = []
         if type(known) is APIConnectionError and known is not error:
-            with suppress(APIError):
-                return list(ending(self.decoder))
+            rest, cut = self.ended()
+            if cut is None:
+                return rest, None
             known = APIConnectionError(f"the stream was cut: {known.message}")
-        return error if known is None else self.complete(known)
+        if known is None:
+            return rest, error
+        raised = self.complete(known)
+        if raised is not error:
+            raised.__cause__ = error
+        return rest, raised
+
+    async def mend(self, cut: Exception) -> bool:
+        """Goes on with another answer, where that is wanted and can be had. False if the caller has left meanwhile.
+
+        Raises:
+            APIError: `cut`, or that the other answer is another one indeed.
+        """
+        if self.resume is None or not isinstance(cut, APIError):
+            raise cut
+        await self.release()
+        following = await self.resume(self, cut)
+        following.closed = True  # its answer is this one's from here on
+        self.answer, self.watch, self.first = following.answer, following.watch, following.first
+        self.to_headers, self.to_first_token = following.to_headers, None
+        if self.left:
+            await self.release()
+        return not self.left
 
     def complete(self, error: APIError) -> APIError:
         """The error with all that is known about it here."""
@@ -235,6 +376,28 @@ class Flow(Exchange):
         )
         return self._complete(error)
 
+    async def collect(self) -> ChatCompletion:
+        """Reads to the end, for a caller who wants no stream, and closes. The complete response.
+
+        Raises:
+            APIError: the stream ends badly.
+        """
+        decoder, pull = self.decoder, self.answer.chunks(self.decoder)
+        chunks: list[Any] | None = self.first
+        try:
+            while chunks is not None and not decoder.ended:
+                self.attend(chunks)
+                chunks = await self.more(pull)
+            for _ in ending(decoder):
+                pass
+            await self.tail()
+        finally:
+            await self.close()
+        response: ChatCompletion | None = decoder.response()
+        if response is None:
+            raise APIResponseValidationError("the stream was empty")
+        return response
+
     async def drain(self, max_seconds: float | None, max_tokens: int | None) -> CompletionUsage | None:
         """Reads on, gives nothing out, and closes. The usage known at the end."""
         decoder, due = self.decoder, NEVER
@@ -242,20 +405,42 @@ class Flow(Exchange):
             if max_seconds is not None:
                 due = monotonic() + max_seconds
                 self.watch.shorten(max_seconds)
-            # Whatever ends the reading, the usage known by then is what the caller wants.
-            with suppress(Exception):
-                while not decoder.ended:
-                    chunks = await self.more()
-                    if chunks is None:
-                        chunks = decoder.finish()
-                    if max_tokens is not None:
-                        max_tokens -= sum(map(speaks, chunks))
-                        if max_tokens <= 0:
+            pull = self.answer.chunks(decoder)
+            try:
+                # Whatever ends the reading, the usage known by then is what the caller wants.
+                with suppress(Exception):
+                    while not decoder.ended:
+                        chunks = await self.more(pull)
+                        if chunks is None:
+                            chunks = decoder.finish()
+                        if max_tokens is not None:
+                            max_tokens -= sum(map(speaks, chunks))
+                            if max_tokens <= 0:
+                                break
+                        if self.watch.seen >= due:
                             break
-                    if self.watch.seen >= due:
-                        break
-            await (self.tail() if decoder.ended else self.close())
+                self.settle("complete" if decoder.ended else "left")
+                if decoder.ended:
+                    await self.tail()
+            except BaseException as error:
+                self.settle("cancelled", error)
+                raise
+            finally:
+                await self.close()
         return decoder.usage
+
+
+_heard: WeakSet[Flow] = WeakSet()
+"""Streams that somebody listens to."""
+
+
+@atexit.register
+def _exit() -> None:
+    """Streams that are open at the end have ended too: by the caller."""
+    for flow in list(_heard):
+        flow.settle("left")
+        if flow.observation is not None:
+            flow.observation.tell_elsewhere()
 
 
 def is_event(data: bytes) -> bool:
@@ -310,12 +495,7 @@ class _Handle:
     @property
     def timings(self) -> Timings:
         """How fast it went so far."""
-        flow, usage = self._flow, self._flow.decoder.usage
-        first, tokens = flow.to_first_token, usage.completion_tokens if usage is not None else None
-        between = None
-        if first is not None and tokens is not None and tokens > 1:
-            between = (flow.watch.seen - flow.watch.began - first) / (tokens - 1)
-        return Timings(flow.to_headers, first, between, 1 / between if between else None)
+        return self._flow.timings()
 
     def _collected(self) -> ChatCompletion:
         response = self._flow.decoder.response()
@@ -361,6 +541,7 @@ class Stream(_Handle):
         if flow.closed:
             return
         flow.left = True
+        flow.settle("left")
         flow.watch.shut()  # wakes a reader in another thread, which closing would not
         run(flow.close())
         with suppress(ValueError):  # another thread is inside; it finds the connection closed
@@ -368,7 +549,7 @@ class Stream(_Handle):
 
     def text(self) -> Iterator[str]:
         """The text of choice 0: a non-empty str per delta. Cheaper than chunks, for nothing else is built or kept."""
-        self._flow.decoder.read_text()
+        self._flow.read_text()
         for item in self._chunks:
             if text := text_of(item):
                 yield text
@@ -423,6 +604,7 @@ class AsyncStream(_Handle):
         if flow.closed:
             return
         flow.left = True
+        flow.settle("left")
         flow.watch.shut()
         await flow.close()
         with suppress(RuntimeError):  # another task is inside; it finds the connection closed
@@ -430,7 +612,7 @@ class AsyncStream(_Handle):
 
     async def text(self) -> AsyncIterator[str]:
         """The text of choice 0: a non-empty str per delta. Cheaper than chunks, for nothing else is built or kept."""
-        self._flow.decoder.read_text()
+        self._flow.read_text()
         async for item in self._chunks:
             if text := text_of(item):
                 yield text
@@ -457,77 +639,89 @@ class AsyncStream(_Handle):
         return usage
 
 
-# The two hot loops: the same but for the awaiting. What happens once per stream is in Flow.
+# The two hot loops: the same but for the awaiting. What happens once per stream is in Flow. One turn of the outermost
+# loop is one answer; `on_stream_cut` can bring a further one.
 
 
 def _chunks(flow: Flow) -> Generator[Any, None, None]:
-    decoder, watch, pull = flow.decoder, flow.watch, flow.pull
+    decoder = flow.decoder
     try:
-        try:
-            chunks, attending = flow.first, True
-            while True:
-                if attending:
-                    attending = flow.attend(chunks)
-                yield from chunks
-                if decoder.ended:
-                    break
-                chunks = pull()
-                if chunks is None:
-                    flow.over()
-                    break
-                watch.seen = monotonic()
-            yield from ending(decoder)
-        except Exception as error:
-            rest = flow.broken(error)
-            if isinstance(rest, Exception):
-                if rest is error:
-                    raise
-                raise rest from error
+        while True:
+            watch, pull = flow.watch, flow.answer.chunks(decoder)
+            try:
+                chunks, attending = flow.first, True
+                while True:
+                    if attending:
+                        attending = flow.attend(chunks)
+                    yield from chunks
+                    if decoder.ended:
+                        break
+                    chunks = pull()
+                    if chunks is None:
+                        flow.over()
+                        break
+                    watch.seen = monotonic()
+                rest, cut = flow.ended()
+            except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
+                rest, cut = flow.broken(error)
             yield from rest
+            if cut is None or not run(flow.mend(cut)):
+                break
+        flow.settle("complete")
         run(flow.tail())
     except GeneratorExit:
         flow.abandon()
+        raise
+    except BaseException as error:
+        flow.settle("failed" if isinstance(error, Exception) else "cancelled", error)
         raise
     finally:
         run(flow.close())
 
 
 async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
-    decoder, watch, pull = flow.decoder, flow.watch, flow.pull
+    decoder = flow.decoder
     try:
-        try:
-            chunks, attending = flow.first, True
-            given, turn = 0, monotonic() + TURN_SECONDS
-            while True:
-                if attending:
-                    attending = flow.attend(chunks)
-                for chunk in chunks:
-                    yield chunk
-                    given += 1
-                    if given >= TURN or monotonic() > turn:
-                        await other_tasks()
-                        given, turn = 0, monotonic() + TURN_SECONDS
-                if decoder.ended:
-                    break
-                chunks = pull()
-                if chunks is not None and type(chunks) is not list:
-                    chunks = await chunks
-                    given, turn = 0, monotonic() + TURN_SECONDS  # that was a turn for all others
-                if chunks is None:
-                    flow.over()
-                    break
-                watch.seen = monotonic()
-            for chunk in ending(decoder):
-                yield chunk
-        except Exception as error:
-            rest = flow.broken(error)
-            if isinstance(rest, Exception):
-                if rest is error:
-                    raise
-                raise rest from error
+        while True:
+            watch, pull = flow.watch, flow.answer.chunks(decoder)
+            try:
+                chunks, attending = flow.first, True
+                given, turn = 0, monotonic() + TURN_SECONDS
+                while True:
+                    if attending:
+                        attending = flow.attend(chunks)
+                        await flow.told()
+                    for chunk in chunks:
+                        yield chunk
+                        given += 1
+                        if given >= TURN or monotonic() > turn:
+                            await other_tasks()
+                            given, turn = 0, monotonic() + TURN_SECONDS
+                    if decoder.ended:
+                        break
+                    chunks = pull()
+                    if chunks is not None and type(chunks) is not list:
+                        chunks = await chunks
+                        given, turn = 0, monotonic() + TURN_SECONDS  # that was a turn for all others
+                    if chunks is None:
+                        flow.over()
+                        break
+                    watch.seen = monotonic()
+                rest, cut = flow.ended()
+            except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
+                rest, cut = flow.broken(error)
             for chunk in rest:
                 yield chunk
+            if cut is None or not await flow.mend(cut):
+                break
+        flow.settle("complete")
         await flow.tail()
+    except GeneratorExit:
+        flow.settle("left")
+        raise
+    except BaseException as error:
+        flow.settle("failed" if isinstance(error, Exception) else "cancelled", error)
+        raise
     finally:
         await flow.close()
 

@@ -114,6 +114,32 @@ def chat(
     return talker.ask(prompt)
 
 
+@penstock.command(epilog=STATUSES, short_help="Ask a file of requests.")
+@click.argument("requests", metavar="IN.jsonl", type=click.Path(exists=True, dir_okay=False))
+@click.argument("output", metavar="OUT.jsonl", type=click.Path(dir_okay=False))
+@click.option("-m", "--model", help="Asked for every row. Without it each row names its own.")
+@click.option("--max-in-flight", type=click.IntRange(1), help="The most at once. Without it the best number is found.")
+@click.option("--rpm", type=click.FloatRange(0, min_open=True), help="Requests a minute.")
+@click.option("--tpm", type=click.FloatRange(0, min_open=True), help="Tokens a minute.")
+@click.option("--ordered", is_flag=True, help="Results in the order of the rows.")
+@click.option("--checkpoint", type=click.Path(dir_okay=False), help="Where to remember what is done.")
+@click.option("--api-base", help="Base URL of a compatible server, as http://localhost:8000/v1.")
+@click.option("--api-key", help="The key. Better in the provider's variable: other users see this command line.")
+@click.option("--max-tokens", type=click.IntRange(1), help="Limit of each answer, in tokens, unless its row says one.")
+@click.option("--temperature", type=float, help="As the provider defines it, unless the row says one.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Seconds for each answer, retries included.")
+@click.option("--max-retries", type=click.IntRange(0), help="Further attempts for each row; 5 by default.")
+def bulk(requests: str, output: str, **given: Any) -> int:
+    """Ask everything in a file of JSON Lines; OUT.jsonl gets a line for each row, as the answers come.
+
+    A row is {"messages": [...]} or {"prompt": "..."} with parameters of its own, or one of OpenAI's batch format. What
+    was interrupted, even killed, goes on when the same command is given again: OUT.jsonl.checkpoint knows what is done.
+    """
+    from .bulk import run as ask
+
+    return ask(requests, output, **{name: value for name, value in given.items() if value is not None})
+
+
 @penstock.command(epilog=STATUSES, short_help="List the providers.")
 @click.argument("slug", required=False)
 def providers(slug: str | None) -> None:

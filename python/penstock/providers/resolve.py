@@ -1,11 +1,13 @@
 """From the `model` a caller wrote to the provider's row, its base URL and its settings."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from pathlib import Path
 from string import Formatter
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -68,13 +70,42 @@ def first_set(environ: Mapping[str, str], names: tuple[str, ...]) -> str | None:
 
 
 def settings(provider: Provider, given: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
-    """The provider's settings that have a value: given by keyword, by variable, or by default."""
+    """The provider's settings that have a value: given by keyword, by variable, within another one, or by default.
+
+    Raises:
+        BadRequestError: what should hold a JSON document does not.
+    """
     values: dict[str, str] = {}
     for setting in provider.settings:
         value = given.get(setting.keyword) or first_set(environ, setting.env) or setting.default
         if value is not None:
-            values[setting.keyword] = str(value)
+            values[setting.keyword] = json.dumps(dict(value)) if isinstance(value, Mapping) else str(value)
+    for setting in provider.settings:
+        holder, name = setting.within or ("", "")
+        if setting.keyword not in values and holder in values:
+            value = document(values[holder], holder).get(name)
+            if isinstance(value, str):
+                values[setting.keyword] = value
     return values
+
+
+def document(text: str, param: str) -> dict[str, Any]:
+    """The JSON object that a setting is, or is the path of.
+
+    Raises:
+        BadRequestError: no such file, or no JSON object in it. The message shows nothing of it.
+    """
+    written = text.lstrip().startswith("{")
+    where = param if written else f"{param}: {text}"
+    try:
+        found = json.loads(text if written else Path(text).expanduser().read_bytes())
+    except OSError as error:
+        raise BadRequestError(f"{where}: {error.strerror or error}", param=param) from None
+    except ValueError:
+        raise BadRequestError(f"{where}: not JSON", param=param) from None
+    if not isinstance(found, dict):
+        raise BadRequestError(f"{where}: not a JSON object", param=param)
+    return found
 
 
 def setting_headers(provider: Provider, values: Mapping[str, str]) -> dict[str, str]:
@@ -86,16 +117,16 @@ def setting_headers(provider: Provider, values: Mapping[str, str]) -> dict[str, 
     }
 
 
-VARIED = tuple(item.name for item in fields(Variant) if item.name not in ("base", "model", "settings", "sends"))
+VARIED = tuple(item.name for item in fields(Variant) if item.name not in ("base", "model", "key", "settings", "sends"))
 """What a variant may change of its row: all but what says which calls it is for, and what is sent."""
 
 
 def vary(
-    provider: Provider, model: str, base: str | None, values: Mapping[str, str]
+    provider: Provider, model: str, base: str | None, values: Mapping[str, str], key: str | None = None
 ) -> tuple[Provider, str, Mapping[str, str]]:
     """The row, the model id and the settings after the first of the row's variants that fits this call, if one does.
 
-    `base` is the base URL that the caller or a variable gives, None for the row's own.
+    `base` is the base URL that the caller or a variable gives, None for the row's own; `key` the `api_key` given.
     """
     given = (base or "").rstrip("/")
     for variant in provider.variants:
@@ -103,6 +134,7 @@ def vary(
         if (
             found is None
             or not re.fullmatch(variant.base, given)
+            or not re.fullmatch(variant.key, (key or "").strip())
             or not all(re.fullmatch(form, values.get(name, "")) for name, form in variant.settings.items())
         ):
             continue
@@ -112,7 +144,7 @@ def vary(
         if "chat_path" in changes:
             changes.setdefault("stream_path", None)
         if "family" in changes:
-            changes["dialect"] = {}
+            changes.setdefault("dialect", {})
         return replace(provider, **changes), model, {**values, **found.groupdict()}
     return provider, model, values
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from ..errors import BadRequestError
 from . import clients
+from .clients import blocking_client
 from .port import Answer, Port, Request, Route, Scripted, failure, media_type, request_id, run
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Route",
     "Scripted",
     "async_port",
+    "blocking_client",
     "blocking_port",
     "failure",
     "media_type",
@@ -22,7 +24,7 @@ __all__ = [
 ]
 
 
-def blocking_port(client: Any, transport: str | None, route: Route) -> Port:
+def blocking_port(client: Any, route: Route, transport: str | None = None) -> Port:
     """A port for `completion`: the caller's own client, or the engine, or the shared client.
 
     Raises:
@@ -35,7 +37,7 @@ def blocking_port(client: Any, transport: str | None, route: Route) -> Port:
     return clients.blocking_port(client, route)
 
 
-async def async_port(client: Any, transport: str | None, route: Route) -> Port:
+async def async_port(client: Any, route: Route, transport: str | None = None) -> Port:
     """A port for `acompletion`: the caller's own client, or the engine, or the client of this event loop.
 
     Raises:

@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from .._native import Decoder
 from ..clocks import later
 from ..errors import BadRequestError, Headers
 from .port import Request, Route
+
+T = TypeVar("T")
 
 KEEPALIVE = {"max_connections": None, "max_keepalive_connections": 100, "keepalive_expiry": 30.0}
 """A stream holds its connection for as long as a model talks: a cap on connections would be a queue in disguise. Idle
@@ -161,6 +163,9 @@ class BlockingPort:
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251  no event loop runs this
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        return work()
+
 
 class AsyncPort:
     """Requests by an httpx.AsyncClient or httpx2.AsyncClient."""
@@ -171,15 +176,43 @@ class AsyncPort:
 
     async def send(self, request: Request, limits: dict[str, float | None]) -> AsyncAnswer:
         built = _build(self.client, request, limits)
-        return AsyncAnswer(await self.client.send(built, stream=True, follow_redirects=False), self.world)
+        try:
+            return AsyncAnswer(await self.client.send(built, stream=True, follow_redirects=False), self.world)
+        except Exception:
+            raise
+        except BaseException:
+            for connection in _forsaken(self.client):
+                self.world.later(connection.aclose)
+            raise
 
     async def sleep(self, seconds: float) -> None:
         await self.world.sleep(seconds)
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        result: T = await self.world.aside(work)
+        return result
+
+
+def _forsaken(client: Any) -> Iterator[Any]:
+    """The connections that stand, that no request was sent on, and that none ever will be.
+
+    httpcore 1.0 keeps one for ever whose request is cancelled just then: neither idle nor closed, it is nobody's.
+    """
+    for transport in {getattr(client, "_transport", None), *getattr(client, "_mounts", {}).values()}:
+        pool = getattr(transport, "_pool", None)
+        used = [request.connection for request in getattr(pool, "_requests", ())]
+        for connection in getattr(pool, "connections", ()):
+            if connection not in used and ", NEW," in repr(connection):
+                yield connection
+
 
 def _build(client: Any, request: Request, limits: dict[str, float | None]) -> Any:
     return client.build_request(
-        "POST", request.url, headers=request.headers, content=request.content, extensions={"timeout": limits}
+        request.method,
+        request.url,
+        headers=request.headers,
+        content=request.content,
+        extensions={"timeout": limits},
     )
 
 
@@ -191,15 +224,16 @@ class World:
 
         self.loop: Any
         self.sleep: Any
+        self.aside: Any
         try:
             self.loop = asyncio.get_running_loop()
         except RuntimeError:
             import trio
 
             self.loop = trio.lowlevel.current_trio_token()
-            self.sleep = trio.sleep
+            self.sleep, self.aside = trio.sleep, trio.to_thread.run_sync
         else:
-            self.sleep = asyncio.sleep
+            self.sleep, self.aside = asyncio.sleep, asyncio.to_thread
 
     def later(self, close: Any) -> None:
         """Has the loop close something, from any thread, and from where nothing can be awaited.
@@ -355,6 +389,11 @@ def blocking_port(client: Any, route: Route) -> BlockingPort:
     if client is not None:
         _check(client, asynchronous=False)
     return BlockingPort(client or _pools.client(route))
+
+
+def blocking_client(route: Route) -> Any:
+    """The shared httpx.Client of a route, for what is not one of the port's requests."""
+    return _pools.client(route)
 
 
 async def async_port(client: Any, route: Route, world: World) -> AsyncPort:

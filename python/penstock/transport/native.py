@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from .._native import AsyncTransfer, Decoder, NetworkError, Pool, Transfer, Trust
+from .._native import AsyncTransfer, Connections, Decoder, NetworkError, Transfer, Trust
 from ..errors import BadRequestError, Headers
 from .port import Request, Route
+
+T = TypeVar("T")
 
 
 class NativeAnswer:
@@ -28,9 +30,17 @@ class NativeAnswer:
     async def read(self) -> bytes | None:
         return self.transfer.read()
 
-    def chunks(self, decoder: Decoder) -> Callable[[], Any]:
-        self.transfer.attach(decoder)
-        return self.transfer.pull
+    def chunks(self, decoder: Any) -> Callable[[], Any]:
+        if type(decoder) is Decoder:
+            self.transfer.attach(decoder)
+            return self.transfer.pull
+        read, feed = self.transfer.read, decoder.feed
+
+        def chunks() -> Any:
+            data = read()
+            return None if data is None else feed(data)
+
+        return chunks
 
     async def close(self) -> None:
         self.transfer.close()
@@ -55,9 +65,16 @@ class AsyncNativeAnswer:
         later: bytes | None = await data
         return later
 
-    def chunks(self, decoder: Decoder) -> Callable[[], Any]:
-        self.transfer.attach(decoder)
-        return self.transfer.pull
+    def chunks(self, decoder: Any) -> Callable[[], Any]:
+        if type(decoder) is Decoder:
+            self.transfer.attach(decoder)
+            return self.transfer.pull
+
+        async def chunks() -> Any:
+            data = await self.read()
+            return None if data is None else decoder.feed(data)
+
+        return chunks
 
     async def close(self) -> None:
         self.transfer.close()
@@ -81,6 +98,7 @@ class NativePort:
             request.url,
             list(request.headers.items()),
             request.content,
+            method=request.method,
             connect=limits["connect"],
             wait=limits["read"],
         )
@@ -89,6 +107,9 @@ class NativePort:
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251  no event loop runs this
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        return work()
 
 
 class AsyncNativePort:
@@ -106,6 +127,7 @@ class AsyncNativePort:
             request.url,
             list(request.headers.items()),
             request.content,
+            method=request.method,
             connect=limits["connect"],
             wait=limits["read"],
         )
@@ -127,6 +149,9 @@ class AsyncNativePort:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        return await asyncio.to_thread(work)
 
 
 async def _addresses(loop: Any, host: str, port: int, seconds: float | None) -> list[tuple[str, int]]:
@@ -195,7 +220,7 @@ class _Looped:
     """What an event loop has open: closed when it ends, while there is still a loop to do it in."""
 
     def __init__(self) -> None:
-        self.pools: dict[Any, Pool] = {}
+        self.pools: dict[Any, Connections] = {}
         self.open: WeakSet[AsyncTransfer] = WeakSet()
         self.keeper = self._keep()
 
@@ -220,7 +245,7 @@ class _Pools:
 
     def begin(self) -> None:
         self.lock = threading.Lock()
-        self.blocking: dict[Any, Pool] = {}
+        self.blocking: dict[Any, Connections] = {}
         self.looped: WeakKeyDictionary[Any, _Looped] = WeakKeyDictionary()
         self.trust: dict[Any, Trust] = {}
 
@@ -237,7 +262,7 @@ class _Pools:
             await anext(looped.keeper)
         return looped
 
-    def pool(self, pools: dict[Any, Pool], route: Route, url: str) -> Pool:
+    def pool(self, pools: dict[Any, Connections], route: Route, url: str) -> Connections:
         """The pool for a URL, among those of the blocking world or of a loop."""
         proxy = proxy_of(route, url)
         trusted = route.verify, route.cert, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
@@ -249,7 +274,7 @@ class _Pools:
                 pool = pools.get((trusted, proxy))
                 if pool is None:
                     try:
-                        pool = pools[trusted, proxy] = Pool(self.trust[trusted], proxy=proxy)
+                        pool = pools[trusted, proxy] = Connections(self.trust[trusted], proxy=proxy)
                     except NetworkError as error:
                         raise BadRequestError(error.args[0], param="proxy") from None
         return pool

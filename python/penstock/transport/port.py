@@ -5,7 +5,7 @@ Both worlds, blocking and asynchronous, have the same methods, all of them corou
 suspend, so `run` gets their result without an event loop. What is written on top of the port is written once.
 
     port.send(request, limits) -> Answer       answer.read() -> bytes | None
-    port.sleep(seconds)                        answer.close(), answer.abandon()
+    port.sleep(seconds), port.aside(work)      answer.close(), answer.abandon()
 
 The loop over the chunks of a stream is the exception: it takes what `answer.chunks(decoder)` gives, which is a plain
 function in one world and one that may have to be awaited in the other.
@@ -35,11 +35,12 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A POST. Its repr leaves the headers out: one of them is the key."""
+    """A request. Its repr leaves the headers out: one of them is the key."""
 
     url: str
     headers: Mapping[str, str]
     content: bytes
+    method: str = "POST"
 
     def __repr__(self) -> str:
         return f"<Request {self.url.partition('?')[0]}>"
@@ -78,6 +79,9 @@ class Port(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Waits."""
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        """The result of something that blocks, and holds up no event loop meanwhile."""
+
 
 class Scripted:
     """An answer that was there all the time: for `mock_response`, and for bodies that have to be read twice."""
@@ -104,11 +108,17 @@ class Scripted:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How to reach a server: what tells one pool of connections from another. As httpx takes them."""
+    """How to reach a server: what tells one pool of connections from another. As httpx takes them.
+
+    `lane` is for callers with many requests at once: whenever one begins or ends, httpx looks at each connection of the
+    pool for each request in it. At 64 of them that is 7 ms of CPU a request, and in lanes of 8 nothing to speak of.
+    The engine needs no lanes.
+    """
 
     proxy: Hashable = None
     verify: Any = True
     cert: Any = None
+    lane: int = 0
 
 
 # What comes back

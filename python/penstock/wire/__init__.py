@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Literal, TypedDict
 
@@ -46,7 +47,7 @@ class Parameters(TypedDict, total=False):
     web_search_options: Mapping[str, Any] | None
     service_tier: str | None
     store: bool | None
-    metadata: Mapping[str, str] | None
+    metadata: Mapping[str, Any] | None
     safety_identifier: str | None
     prompt_cache_key: str | None
     thinking: Mapping[str, Any] | None
@@ -101,11 +102,21 @@ def select(
                 param=name,
                 provider=provider.slug,
             )
-        named = provider.renames.get(name, name)
+        names = {**provider.renames, **provider.words} if isinstance(value, str) else provider.renames
+        named = names.get(name, name)
         spelled = provider.spellings.get(name, {}).get(value, value) if isinstance(value, str) else value
         if chosen.setdefault(named, spelled) != spelled:
             raise BadRequestError(f"{name} and {named} differ, but are one to {provider.slug}", param=name)
     return chosen
+
+
+def set_fields(body: dict[str, Any], provider: Provider, values: Mapping[str, str]) -> None:
+    """The fields that the row adds to the body, or leaves out of it."""
+    for name, template in provider.fields.items():
+        body.pop(name, None)
+        with suppress(KeyError):  # a setting that has no value
+            if template is not None:
+                body[name] = template.format_map(values)
 
 
 def plain(value: Any) -> Any:
@@ -159,6 +170,39 @@ def response_format(value: Any) -> Any:
     }
 
 
+ANSWER_TOOL = "json_answer"
+"""The tool that a model is told to call with its answer where it has no other way to give JSON. Decoders that know its
+name give the arguments as content."""
+
+
+def answer_by_tool(provider: Provider, wanted: Mapping[str, Any], tools: Sequence[Any] | None, choice: Any) -> Any:
+    """Tools and choice with the answer as a tool of its own, in OpenAI's words; `wanted` is the response_format.
+
+    A choice of one of the caller's own functions leaves no room for an answer, and stays.
+
+    Raises:
+        UnsupportedParamsError: a schema of something else than an object, which no tool takes.
+    """
+    given = list(tools or ())
+    if isinstance(choice, Mapping):
+        return given, choice
+    described = wanted.get("json_schema") or {}
+    schema = described.get("schema") or {"type": "object"}
+    if schema.get("type", "object") != "object":
+        raise UnsupportedParamsError(
+            f"{provider.slug} gives JSON by a tool, whose schema must be an object's, not that of {schema['type']!r}",
+            param="response_format",
+            provider=provider.slug,
+        )
+    function = {
+        "name": ANSWER_TOOL,
+        "description": described.get("description") or "Gives the final answer, in the form that the user asked for.",
+        "parameters": schema,
+    }
+    alone = {"type": "function", "function": {"name": ANSWER_TOOL}}
+    return [*given, {"type": "function", "function": function}], "required" if given and choice != "none" else alone
+
+
 def plain_data(value: Any) -> Any:
     """Messages, tools and the like as dicts and lists all the way down, whatever objects they were made of.
 
@@ -168,6 +212,16 @@ def plain_data(value: Any) -> Any:
     import orjson
 
     return orjson.loads(encode(value))
+
+
+def call_id(given: Any, length: int) -> str:
+    """The id of a tool call from any provider as so many letters and digits, the same each time."""
+    text = str(given or "")
+    if len(text) == length and text.isascii() and text.isalnum():
+        return text
+    from hashlib import sha256
+
+    return sha256(text.encode()).hexdigest()[:length]
 
 
 def text_of(message: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import BadRequestError, UnsupportedParamsError
 from ..providers.registry import Provider
-from . import plain_data, response_format, split_data_url, turns_of
+from . import answer_by_tool, plain_data, response_format, split_data_url, turns_of
 
 Json = dict[str, Any]
 
@@ -33,13 +33,14 @@ def build(
     """
     rest = plain_data({**parameters, "response_format": response_format(parameters.get("response_format"))})
     rest.pop("stream_options", None)
+    wanted = rest.pop("response_format") or {}
     system, turns = _conversation(plain_data(messages))
     body: Json = {"model": model, "max_tokens": rest.pop("max_tokens", None), "messages": turns}
     if system:
         body["system"] = system
     config: Json = {}
-    if form := _format(provider, rest.pop("response_format")):
-        config["format"] = form
+    if wanted.get("type", "text") != "text":
+        _format(provider, model, wanted, rest, config)
     thinking = _thinking(model, rest, config)
     if thinking is not None:
         body["thinking"] = thinking
@@ -110,17 +111,37 @@ def _max_tokens(model: str, given: int | None, thinking: Json | None) -> int:
     return given
 
 
-def _format(provider: Provider, wanted: Any) -> Json | None:
-    kind = (wanted or {}).get("type", "text")
-    if kind == "text":
-        return None
-    if kind == "json_schema":
-        return {"type": "json_schema", "schema": wanted["json_schema"]["schema"]}
-    raise UnsupportedParamsError(
-        f"{provider.slug} has no response_format of type {kind}: give it a json_schema",
-        param="response_format",
-        provider=provider.slug,
-    )
+def _format(provider: Provider, model: str, wanted: Json, rest: Json, config: Json) -> None:
+    """Asks for JSON: by a schema where the model takes one, else by a tool that it has to call."""
+    kind = wanted["type"]
+    if kind == "json_schema" and takes_schema(model):
+        config["format"] = {"type": kind, "schema": wanted["json_schema"]["schema"]}
+        return
+    if kind not in ("json_object", "json_schema"):
+        raise UnsupportedParamsError(
+            f"{provider.slug} has no response_format of type {kind}: give it a json_schema",
+            param="response_format",
+            provider=provider.slug,
+        )
+    # The API refuses thinking together with a call that has to be made.
+    if rest.get("reasoning_effort") not in (None, "none") or (rest.get("thinking") or {}).get("type") == "enabled":
+        raise UnsupportedParamsError(
+            f"{model} gives {kind} by a tool, which it cannot be told to call while it thinks: "
+            "leave thinking and reasoning_effort out",
+            param="response_format",
+            provider=provider.slug,
+        )
+    rest["tools"], rest["tool_choice"] = answer_by_tool(provider, wanted, rest.get("tools"), rest.get("tool_choice"))
+
+
+def takes_schema(model: str) -> bool:
+    """Whether a model takes a JSON schema for its answer: Claude since 4.5, and Opus 4.1.
+
+    Others that speak this wire have tools, and nothing is known of schemas.
+    https://docs.claude.com/en/docs/build-with-claude/structured-outputs
+    """
+    version = _version(model)
+    return "claude" in model and (version is None or version >= (4, 5) or "opus-4-1" in model)
 
 
 def _tool(tool: Json) -> Json:

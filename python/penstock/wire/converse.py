@@ -6,12 +6,14 @@ point behind it.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ..errors import BadRequestError, UnsupportedParamsError
 from ..providers.registry import Provider
-from . import plain, response_format, turns_of
+from . import answer_by_tool, call_id, plain, plain_data, response_format, turns_of
+from .anthropic import takes_schema
 
 Json = dict[str, Any]
 
@@ -19,6 +21,8 @@ INFERENCE = {"max_tokens": "maxTokens", "temperature": "temperature", "top_p": "
 BUDGETS = {"minimal": 1024, "low": 1024, "medium": 2048, "high": 4096}
 """Tokens to think, by effort, for models that take a number."""
 CLAUDE = re.compile(r"claude-(?:opus|sonnet|haiku)-(\d+)(?:-(\d{1,2})(?!\d))?")
+FORCED = re.compile(r"claude|nova")
+"""Models that can be told which tool to call."""
 IMAGES = frozenset({"png", "jpeg", "gif", "webp"})
 DOCUMENTS = {
     "application/pdf": "pdf",
@@ -51,7 +55,12 @@ def build(
     """
     rest = dict(parameters)
     rest.pop("stream_options", None)
-    blocks = {"user": _content, "assistant": _assistant, "tool": _result}
+    identify = partial(call_id, length=provider.messages.call_id) if provider.messages else _call_id
+    blocks: dict[str, Callable[[Json], list[Json]]] = {
+        "user": _content,
+        "assistant": partial(_assistant, identify),
+        "tool": partial(_result, identify),
+    }
     system, turns = turns_of([_dict(message) for message in messages], blocks)
     body: Json = {"messages": turns}
     if system:
@@ -63,11 +72,11 @@ def build(
         inference["stopSequences"] = [stop] if isinstance(stop, str) else list(stop)
     if inference:
         body["inferenceConfig"] = inference
+    if text := _text_format(provider, model, rest, more):
+        body["outputConfig"] = {"textFormat": text}
     config = _tools(rest.pop("tools", None) or (), rest.pop("tool_choice", None), turns)
     if config:
         body["toolConfig"] = config
-    if text := _text_format(provider, rest.pop("response_format", None)):
-        body["outputConfig"] = {"textFormat": text}
     if "service_tier" in rest:
         tier = rest.pop("service_tier")
         body["serviceTier"] = {"type": "default" if tier == "auto" else tier}
@@ -90,7 +99,7 @@ def _dict(value: Any) -> Json:
 # Messages
 
 
-def _assistant(message: Json) -> list[Json]:
+def _assistant(identify: Callable[[Any], str], message: Json) -> list[Json]:
     blocks: list[Json] = []
     for block in message.get("thinking_blocks") or ():
         if block.get("type") == "redacted_thinking":
@@ -103,7 +112,7 @@ def _assistant(message: Json) -> list[Json]:
     blocks += _content(message)
     for call in map(_dict, message.get("tool_calls") or ()):
         function = _dict(call["function"])
-        use = {"toolUseId": _call_id(call.get("id")), "name": function["name"], "input": _arguments(function)}
+        use = {"toolUseId": identify(call.get("id")), "name": function["name"], "input": _arguments(function)}
         blocks.append({"toolUse": use})
     return blocks
 
@@ -120,11 +129,11 @@ def _arguments(function: Json) -> Any:
         raise BadRequestError(f"the arguments of {function['name']} are not JSON: {error}", param="messages") from None
 
 
-def _result(message: Json) -> list[Json]:
+def _result(identify: Callable[[Any], str], message: Json) -> list[Json]:
     # A cache point stands beside the result, not in it.
     blocks = _content(message)
     content = [block for block in blocks if "cachePoint" not in block]
-    result = {"toolUseId": _call_id(message.get("tool_call_id")), "content": content}
+    result = {"toolUseId": identify(message.get("tool_call_id")), "content": content}
     return [{"toolResult": result}, *(block for block in blocks if "cachePoint" in block)]
 
 
@@ -249,22 +258,36 @@ def _tools(tools: Iterable[Any], choice: Any, turns: list[Json]) -> Json:
     return {"tools": listed, "toolChoice": chosen}
 
 
-def _text_format(provider: Provider, given: Any) -> Json | None:
+def _text_format(provider: Provider, model: str, rest: Json, reasoning: Json) -> Json | None:
+    """How to ask for JSON, taken out of `rest`: a schema, or a tool that the model has to call, which is put there."""
     import orjson
 
-    form = response_format(given)
-    if form is None or form.get("type") == "text":
+    form = plain_data(response_format(rest.pop("response_format", None))) or {}
+    kind = form.get("type", "text")
+    if kind == "text":
         return None
-    if form.get("type") != "json_schema":
+    if kind == "json_schema" and not _takes_tool(model):
+        schema = form["json_schema"]
+        described = {"description": schema["description"]} if schema.get("description") else {}
+        structure = {"schema": orjson.dumps(schema["schema"]).decode(), "name": schema["name"], **described}
+        return {"type": "json_schema", "structure": {"jsonSchema": structure}}
+    by_tool = kind == "json_schema" or (kind == "json_object" and FORCED.search(model))
+    thinking: Json = reasoning.get("thinking") or rest.get("thinking") or {}
+    thinks = thinking.get("type") in ("enabled", "adaptive")
+    if not by_tool or thinks:
+        instead = "leave thinking and reasoning_effort out" if by_tool else "give a json_schema"
         raise UnsupportedParamsError(
-            f"{provider.slug} has no response_format {form.get('type')!r}: give a json_schema",
+            f"{provider.slug} has no response_format {kind!r} for {model} as called: {instead}",
             param="response_format",
             provider=provider.slug,
         )
-    schema = form["json_schema"]
-    described = {"description": schema["description"]} if schema.get("description") else {}
-    structure = {"schema": orjson.dumps(schema["schema"]).decode(), "name": schema["name"], **described}
-    return {"type": "json_schema", "structure": {"jsonSchema": structure}}
+    rest["tools"], rest["tool_choice"] = answer_by_tool(provider, form, rest.get("tools"), rest.get("tool_choice"))
+    return None
+
+
+def _takes_tool(model: str) -> bool:
+    """Whether a model has to be given a tool for what others take a schema for."""
+    return bool(FORCED.search(model)) and not takes_schema(model)
 
 
 def _reasoning(model: str, rest: Json) -> Json:

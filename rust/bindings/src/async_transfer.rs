@@ -9,9 +9,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::connections::Connections;
 use crate::decoder::{Decoder, Input, busy};
 use crate::network::{self, Headers};
-use crate::pool::Pool;
 
 /// The loop's own thread reads, decrypts, unframes and decodes, when the loop says that there is something to read.
 #[pyclass(frozen, weakref, module = "penstock._native")]
@@ -268,7 +268,7 @@ impl AsyncTransfer {
     ))]
     #[expect(clippy::too_many_arguments, reason = "a request has as many parts")]
     fn new(
-        pool: &Bound<'_, Pool>,
+        pool: &Bound<'_, Connections>,
         event_loop: Py<PyAny>,
         url: &str,
         headers: Headers,

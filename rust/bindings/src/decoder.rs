@@ -117,6 +117,7 @@ impl Decoder {
 
 #[pymethods]
 impl Decoder {
+    #[expect(clippy::too_many_arguments, reason = "keywords, in Python")]
     #[new]
     #[pyo3(signature = (
         family = "chat",
@@ -127,8 +128,9 @@ impl Decoder {
         max_event_size = Some(16 << 20),
         model = "",
         keep_partial = false,
+        answer_tool = None,
     ), text_signature = "(family='chat', *, dialect=None, depth='chunks', include_usage=False, max_event_size=16777216, \
-        model='', keep_partial=False)")]
+        model='', keep_partial=False, answer_tool=None)")]
     fn new(
         family: &str,
         dialect: Option<&Bound<'_, PyMapping>>,
@@ -137,6 +139,7 @@ impl Decoder {
         max_event_size: Option<usize>,
         model: &str,
         keep_partial: bool,
+        answer_tool: Option<String>,
     ) -> PyResult<Self> {
         let depth = match depth {
             "chunks" => Depth::Chunks,
@@ -150,6 +153,7 @@ impl Decoder {
             max_event_size: max_event_size.unwrap_or(usize::MAX),
             keep: keep_partial,
             fallback: fallback(model),
+            answer_tool,
         };
         let decoder = core::Decoder::new(read_family(family)?, options);
         Ok(Self { state: Mutex::new(State { depth, decoder, memo: Memo::default() }) })
@@ -171,8 +175,18 @@ impl Decoder {
         Ok(())
     }
 
+    fn restart(&self, py: Python<'_>) -> PyResult<()> {
+        self.lock()?.decoder.restart().map_err(|error| errors::raise(py, &error))
+    }
+
+    #[pyo3(signature = (overlap = "", /))]
+    fn resume(&self, overlap: &str) -> PyResult<()> {
+        self.lock()?.decoder.resume(overlap);
+        Ok(())
+    }
+
     fn response(&self, py: Python<'_>) -> PyResult<Option<Py<Record>>> {
-        let state = self.lock()?;
+        let mut state = self.lock()?;
         let mut text = Vec::new();
         if !state.decoder.write_response(&mut text) {
             return Ok(None);
@@ -256,17 +270,18 @@ fn fallback(model: &str) -> Head {
 }
 
 #[pyfunction]
-#[pyo3(signature = (body, /, *, family = "chat", dialect = None, model = ""))]
+#[pyo3(signature = (body, /, *, family = "chat", dialect = None, model = "", answer_tool = None))]
 pub(crate) fn decode_response(
     py: Python<'_>,
     body: Input<'_>,
     family: &str,
     dialect: Option<&Bound<'_, PyMapping>>,
     model: &str,
+    answer_tool: Option<String>,
 ) -> PyResult<Py<Record>> {
     let mut text = Vec::new();
-    let family = read_family(family)?;
-    let usage = core::decode_response(family, read_dialect(dialect)?, fallback(model), body.bytes(), &mut text)
+    let (family, dialect) = (read_family(family)?, read_dialect(dialect)?);
+    let usage = core::decode_response(family, dialect, fallback(model), answer_tool, body.bytes(), &mut text)
         .map_err(|error| errors::raise(py, &error))?;
     build_response(py, &text, usage.as_ref())
 }

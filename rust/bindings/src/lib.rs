@@ -2,11 +2,14 @@
 #![expect(clippy::needless_pass_by_value, reason = "pyo3 hands arguments over by value")]
 
 mod async_transfer;
+mod budget;
 mod chunks;
 mod classes;
+mod connections;
 mod decoder;
 mod errors;
 mod events;
+mod failure;
 mod json;
 mod network;
 mod pool;
@@ -23,10 +26,14 @@ mod _native {
     #[pymodule_export]
     use super::async_transfer::AsyncTransfer;
     #[pymodule_export]
+    use super::budget::RetryBudget;
+    #[pymodule_export]
     use super::classes::{
         ChatCompletion, ChatCompletionChunk, ChatCompletionMessage, Choice, ChoiceDelta, ChunkChoice,
         CompletionTokensDetails, CompletionUsage, Function, PromptTokensDetails, ToolCall,
     };
+    #[pymodule_export]
+    use super::connections::{Connections, Trust};
     #[pymodule_export]
     use super::decoder::{ChunkIterator, Decoder, decode_response};
     #[pymodule_export]
@@ -34,9 +41,11 @@ mod _native {
     #[pymodule_export]
     use super::events::{EventDecoder, ServerSentEvent};
     #[pymodule_export]
+    use super::failure::Failure;
+    #[pymodule_export]
     use super::network::NetworkError;
     #[pymodule_export]
-    use super::pool::{Pool, Trust};
+    use super::pool::{DeploymentStatus, Lease, Pool, Refusal};
     #[pymodule_export]
     use super::record::Record;
     #[pymodule_export]

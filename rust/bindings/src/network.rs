@@ -10,8 +10,8 @@ use penstock_engine::transfer::{Request, Transfer};
 use penstock_engine::url::Url;
 use pyo3::prelude::*;
 
+use crate::connections::Connections;
 use crate::decoder::Input;
-use crate::pool::Pool;
 
 pyo3::create_exception!(
     penstock._native,
@@ -30,7 +30,7 @@ pub(crate) type Headers = Vec<(String, String)>;
 
 /// A request about to begin; `connect` and `wait` are the seconds that it has to connect and to be answered.
 pub(crate) fn begin(
-    pool: &Pool,
+    pool: &Connections,
     method: &str,
     url: &str,
     headers: &Headers,

@@ -12,9 +12,9 @@ use penstock_engine::wait;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
+use crate::connections::Connections;
 use crate::decoder::{Decoder, Input, busy};
 use crate::network::{self, Headers};
-use crate::pool::Pool;
 
 #[pyclass(frozen, module = "penstock._native")]
 pub(crate) struct Transfer {
@@ -128,7 +128,7 @@ impl Transfer {
     ))]
     #[expect(clippy::too_many_arguments, reason = "a request has as many parts")]
     fn new(
-        pool: &Bound<'_, Pool>,
+        pool: &Bound<'_, Connections>,
         url: &str,
         headers: Headers,
         content: Option<Input<'_>>,

@@ -62,6 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 max_event_size: 16 << 20,
                 keep: false,
                 fallback: Head { id: String::new(), created: 0, model: String::new() },
+                answer_tool: None,
             },
         );
         for read in &reads {

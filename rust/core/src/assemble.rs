@@ -8,6 +8,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use crate::chunk::{Choice, Chunk, Delta, Extra, Field, FinishReason, Function, Head, Text, ToolCall};
 use crate::json::{Value, write_str};
+use crate::splice::{Delivered, Due, DueCall, Splice};
 use crate::stream::Part;
 use crate::usage::Usage;
 
@@ -23,6 +24,7 @@ pub struct Assembly {
     system_fingerprint: Option<String>,
     choices: Vec<Message>,
     extra: Extras,
+    pieces: Pieces,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +45,7 @@ struct Message {
     finish_reason: Option<FinishReason>,
     logprobs: Field<Value<'static>>,
     choice_extra: Extras,
+    pieces: Pieces,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +56,7 @@ struct Call {
     name: String,
     arguments: String,
     extra: Extras,
+    pieces: Pieces,
 }
 
 /// What has to be sent back unchanged when the conversation goes on: the reasoning with its signatures.
@@ -60,6 +64,24 @@ pub(crate) const THINKING_BLOCKS: &str = "thinking_blocks";
 
 /// Fields that OpenAI's schema lacks, by name.
 type Extras = Vec<(String, Value<'static>)>;
+
+/// How often each field came that is not a text, by name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pieces(Vec<(String, u32)>);
+
+impl Pieces {
+    fn count(&mut self, name: &str) {
+        match self.0.iter_mut().find(|(known, _)| known == name) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((name.to_owned(), 1)),
+        }
+    }
+
+    /// Takes one away; false if there is none.
+    pub(crate) fn take(&mut self, name: &str) -> bool {
+        self.0.iter_mut().find(|(known, count)| known == name && *count > 0).map(|(_, count)| *count -= 1).is_some()
+    }
+}
 
 impl Assembly {
     pub fn add(&mut self, chunk: &Chunk<'_>) {
@@ -74,6 +96,9 @@ impl Assembly {
             }
         }
         keep_last(&mut self.extra, &chunk.extra);
+        for extra in &chunk.extra {
+            self.pieces.count(&extra.key.decode());
+        }
         for choice in &chunk.choices {
             let place = self.choices.binary_search_by_key(&choice.index, |message| message.index);
             let place = place.unwrap_or_else(|place| {
@@ -101,6 +126,13 @@ impl Assembly {
             };
             whole.push_str(&text.decode());
         }
+    }
+
+    /// What has been handed out so far, for an answer that is begun again to be held against. The error names what
+    /// cannot be compared: no model says it twice with the same bytes.
+    pub(crate) fn delivered(&self) -> Result<Splice, &'static str> {
+        let choices = self.choices.iter().map(Message::delivered).collect::<Result<_, _>>()?;
+        Ok(Splice::new(choices, self.pieces.clone()))
     }
 
     /// Appends the response as JSON text.
@@ -133,6 +165,25 @@ impl Assembly {
 }
 
 impl Message {
+    fn delivered(&self) -> Result<Delivered, &'static str> {
+        if self.audio.is_some() {
+            return Err("audio");
+        }
+        if let Field::Value(_) = self.logprobs {
+            return Err("logprobs");
+        }
+        let refusal = self.refusal.as_ref().value();
+        let texts = [self.content.as_ref(), self.reasoning_content.as_ref(), refusal];
+        Ok(Delivered {
+            index: self.index,
+            texts: texts.map(|text| text.map_or_else(Due::default, |text| text.as_str().into())),
+            calls: self.tool_calls.iter().map(Call::delivered).collect(),
+            function_call: self.function_call.as_ref().map(Call::delivered),
+            pieces: self.pieces.clone(),
+            finished: self.finish_reason.is_some(),
+        })
+    }
+
     fn add(&mut self, choice: &Choice<'_>) {
         let Choice { index: _, delta, finish_reason, logprobs, extra } = choice;
         let Delta {
@@ -192,8 +243,12 @@ impl Message {
         // Copies of what the deltas say.
         let own = extra.iter().filter(|extra| !extra.is_copy());
         keep_last(&mut self.choice_extra, own);
+        if annotations.is_some() {
+            self.pieces.count("annotations");
+        }
         for extra in delta_extra {
             keep_pieces(&mut self.extra, extra);
+            self.pieces.count(&extra.key.decode());
         }
         if delta_extra.iter().any(|extra| extra.key.raw() == THINKING_BLOCKS.as_bytes()) {
             self.fill_thinking_blocks();
@@ -264,6 +319,11 @@ impl Message {
 }
 
 impl Call {
+    fn delivered(&self) -> DueCall {
+        let (name, arguments) = (self.name.as_str().into(), self.arguments.as_str().into());
+        DueCall { name, arguments, pieces: self.pieces.clone() }
+    }
+
     fn add(&mut self, call: &ToolCall<'_>) {
         if let Some(id) = &call.id {
             self.id = id.decode().into_owned();
@@ -274,6 +334,7 @@ impl Call {
         self.add_function(&call.function);
         for extra in &call.extra {
             keep_pieces(&mut self.extra, extra);
+            self.pieces.count(&extra.key.decode());
         }
     }
 

@@ -73,6 +73,9 @@ families! {
     Cohere(wire::cohere::Cohere) "cohere" SseOrJson,
     Ollama(wire::ollama::Ollama) "ollama" Ndjson,
     Responses(wire::responses::Responses) "responses" Sse,
+    Text(wire::text::Text) "text" SseOrJson,
+    Invocations(wire::invocations::Invocations) "invocations" Parts,
+    Predictions(wire::predictions::Predictions) "predictions" Sse,
 }
 
 impl FromStr for Family {
@@ -111,6 +114,8 @@ pub struct Options {
     pub keep: bool,
     /// Stands in for what the provider does not tell.
     pub fallback: Head,
+    /// The tool whose arguments are the answer: see [`Stream::answers_by`].
+    pub answer_tool: Option<String>,
 }
 
 /// Decodes one response body.
@@ -119,7 +124,9 @@ pub struct Decoder {
     framing: Framing,
     wire: Wire,
     stream: Stream,
-    end: End,
+    family: Family,
+    dialect: Dialect,
+    max_event_size: usize,
     /// The error that ended the stream: every later call repeats it.
     failed: Option<Error>,
     /// The first bytes, up to as many as tell what they are compressed with.
@@ -147,12 +154,18 @@ impl<S: Sink> Sink for Counted<'_, S> {
 impl Decoder {
     #[must_use]
     pub fn new(family: Family, options: Options) -> Self {
-        let Options { dialect, include_usage, max_event_size, keep, fallback } = options;
+        let Options { dialect, include_usage, max_event_size, keep, fallback, answer_tool } = options;
+        let mut stream = Stream::new(fallback, include_usage, keep, Account::new(dialect.reasoning));
+        if let Some(tool) = answer_tool {
+            stream.answers_by(tool);
+        }
         Self {
             framing: family.framing(max_event_size),
             wire: family.wire(),
-            stream: Stream::new(fallback, include_usage, keep, Account::new(dialect.reasoning)),
-            end: dialect.end,
+            stream,
+            family,
+            dialect,
+            max_event_size,
             failed: None,
             start: Vec::new(),
         }
@@ -171,7 +184,7 @@ impl Decoder {
 
     /// The best usage known so far.
     #[must_use]
-    pub fn usage(&self) -> Option<&Usage> {
+    pub fn usage(&mut self) -> Option<&Usage> {
         self.stream.usage()
     }
 
@@ -181,13 +194,36 @@ impl Decoder {
         self.stream.done()
     }
 
+    /// Another body follows that begins the answer again. What is handed out of it is what it adds to what was handed
+    /// out before, and an error if that is not repeated first. With options.keep alone.
+    pub fn restart(&mut self) -> Result<(), Error> {
+        self.stream.restart(Account::new(self.dialect.reasoning)).map_err(|what| {
+            Error::new(Class::Connection, format!("an answer begun again cannot be compared with this one: {what}"))
+        })?;
+        self.another_body();
+        Ok(())
+    }
+
+    /// Another body follows in which the answer goes on. Its content may begin with `overlap`, which was handed out.
+    pub fn resume(&mut self, overlap: &str) {
+        self.stream.resume(Account::new(self.dialect.reasoning), overlap);
+        self.another_body();
+    }
+
+    fn another_body(&mut self) {
+        self.framing = self.family.framing(self.max_event_size);
+        self.wire = self.family.wire();
+        self.failed = None;
+        self.start.clear();
+    }
+
     /// Keeps nothing for [`Decoder::write_response`] from here on, and drops what was kept.
     pub fn keep_nothing(&mut self) {
         self.stream.keep_nothing();
     }
 
     /// Appends what has come so far as one response, as JSON text; false if there is none to give.
-    pub fn write_response(&self, out: &mut Vec<u8>) -> bool {
+    pub fn write_response(&mut self, out: &mut Vec<u8>) -> bool {
         self.stream.write_response(out)
     }
 
@@ -225,8 +261,14 @@ impl Decoder {
                 break;
             };
             self.wire.frame(frame, &mut self.stream, sink)?;
+            self.compare()?;
         }
         Ok(())
+    }
+
+    /// An error if an answer that was begun again is another one.
+    fn compare(&self) -> Result<(), Error> {
+        if self.stream.diverged() { Err(diverged()) } else { Ok(()) }
     }
 
     fn close(&mut self, sink: &mut impl Sink) -> Result<(), Error> {
@@ -236,11 +278,12 @@ impl Decoder {
         {
             if is_whole(frame.data) {
                 self.wire.frame(frame, &mut self.stream, sink)?;
+                self.compare()?;
             } else {
                 cut = !frame.data.trim_ascii().is_empty();
             }
         }
-        let whole = match self.end {
+        let whole = match self.dialect.end {
             _ if cut => false,
             End::Finish => self.stream.finished(),
             End::Done => false,
@@ -248,7 +291,7 @@ impl Decoder {
         };
         if whole || self.stream.done() {
             self.stream.end(sink);
-            return Ok(());
+            return self.compare();
         }
         let mut message = if cut {
             "the stream ended inside an event".to_owned()
@@ -271,6 +314,7 @@ pub fn decode_response(
     family: Family,
     dialect: Dialect,
     fallback: Head,
+    answer_tool: Option<String>,
     body: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<Option<Usage>, Error> {
@@ -280,9 +324,19 @@ pub fn decode_response(
         fn again(&mut self, _: Part, _: &Text<'_>) {}
     }
     let mut stream = Stream::new(fallback, false, true, Account::new(dialect.reasoning));
+    if let Some(tool) = answer_tool {
+        stream.answers_by(tool);
+    }
     family.wire().body(body, &mut stream, &mut Nowhere)?;
     stream.write_response(out);
     Ok(stream.usage().cloned())
+}
+
+#[cold]
+fn diverged() -> Error {
+    let mut error = Error::new(Class::Connection, "the answer that was begun again is another one");
+    error.details.code = Some("diverged".to_owned());
+    error
 }
 
 /// One JSON document from end to end, or the mark that ends a stream.

@@ -27,6 +27,52 @@ pub enum Class {
 }
 
 impl Class {
+    pub const ALL: [Self; 16] = [
+        Class::Connection,
+        Class::ResponseValidation,
+        Class::BadRequest,
+        Class::ContextWindowExceeded,
+        Class::ContentPolicyViolation,
+        Class::PaymentRequired,
+        Class::UnprocessableEntity,
+        Class::Authentication,
+        Class::PermissionDenied,
+        Class::NotFound,
+        Class::Conflict,
+        Class::RateLimit,
+        Class::Timeout,
+        Class::InternalServer,
+        Class::BadGateway,
+        Class::ServiceUnavailable,
+    ];
+
+    /// The class of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.name() == name)
+    }
+
+    /// Whether another attempt at the same request can succeed.
+    #[must_use]
+    pub fn retryable(self) -> bool {
+        matches!(
+            self,
+            Class::Connection
+                | Class::Timeout
+                | Class::Conflict
+                | Class::RateLimit
+                | Class::InternalServer
+                | Class::BadGateway
+                | Class::ServiceUnavailable
+        )
+    }
+
+    /// Whether it stays so until somebody mends something, but need not be so with another key or model.
+    #[must_use]
+    pub fn barring(self) -> bool {
+        matches!(self, Class::Authentication | Class::PermissionDenied | Class::NotFound)
+    }
+
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -2,7 +2,8 @@
 //!
 //! No sockets, no clock, no Python: a [`decoder::Decoder`] is fed by whoever reads the bytes, cut wherever they come,
 //! and hands what it makes of them to a [`stream::Sink`]. Start there; a body that is not streamed is for
-//! [`decoder::decode_response`], the body of an error for [`wire::from_response`].
+//! [`decoder::decode_response`], the body of an error for [`wire::from_response`]. Whom to ask, and whether again, is for
+//! [`policy`].
 //!
 //! ```
 //! use penstock_core::chunk::{Chunk, Field, Head, Text};
@@ -36,6 +37,7 @@
 //!     max_event_size: 1 << 20,
 //!     keep: false,
 //!     fallback: Head::default(),
+//!     answer_tool: None,
 //! };
 //! let mut decoder = Decoder::new(Family::Chat, options);
 //! let mut answer = Answer::default();
@@ -54,6 +56,8 @@ pub mod decoder;
 pub mod error;
 pub mod framing;
 pub mod json;
+pub mod policy;
+mod splice;
 pub mod stream;
 pub mod usage;
 pub mod wire;

@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use crate::assemble::Assembly;
 use crate::chunk::{Choice, Chunk, Delta, Extra, Extras, Field, FinishReason, Function, Head, Text, ToolCall};
 use crate::json::{Str, write_str};
+use crate::splice::Splice;
 use crate::usage::{Account, Usage};
 
 /// Takes the chunks of a decoder, in order, each while the frame it came in is still there.
@@ -134,10 +135,58 @@ pub struct Stream {
     known: BTreeMap<u64, u64>,
     account: Account,
     assembly: Option<Assembly>,
+    answer: Option<Answer>,
+    /// What is held against an answer that was begun again.
+    splice: Option<Splice>,
     last: Last,
     /// The id and model in the event that `last` is of, as they stood there.
     sender: [Vec<u8>; 2],
     done: bool,
+}
+
+/// A tool that the model calls with its answer, for want of another way to give it a form: the arguments are content.
+#[derive(Debug)]
+struct Answer {
+    tool: String,
+    /// The calls of it: their choice, and the index that the provider gives them.
+    calls: Vec<(u32, Option<u32>)>,
+    /// Whether the last arguments that came were of one of them.
+    last: bool,
+}
+
+impl Answer {
+    fn has(&self, choice: u32, call: Option<u32>) -> bool {
+        self.calls.contains(&(choice, call))
+    }
+
+    /// Makes content of the arguments in an event.
+    fn unwrap(&mut self, event: &mut Incoming<'_>) {
+        for choice in &mut event.choices {
+            let index = choice.index;
+            let content = &mut choice.delta.content;
+            choice.delta.tool_calls.retain_mut(|call| {
+                match call.function.name {
+                    Some(name) if *name.decode() == *self.tool => self.calls.push((index, call.index)),
+                    Some(name) if !name.is_empty() => self.calls.retain(|known| *known != (index, call.index)),
+                    _ => {}
+                }
+                self.last = self.has(index, call.index);
+                if self.last
+                    && let Some(text) = call.function.arguments.take()
+                {
+                    *content = Field::Value(match std::mem::take(content) {
+                        Field::Value(said) if !said.is_empty() => Text::Owned([said.decode(), text.decode()].concat()),
+                        _ => text,
+                    });
+                }
+                !self.last
+            });
+            // Calls of other tools make it what it was.
+            if choice.finish_reason == Some(FinishReason::ToolCalls) && self.calls.iter().any(|(of, _)| *of == index) {
+                choice.finish_reason = Some(FinishReason::Stop);
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -178,10 +227,17 @@ impl Stream {
             known: BTreeMap::new(),
             account,
             assembly: keep.then(Assembly::default),
+            answer: None,
+            splice: None,
             last: Last::Once,
             sender: Default::default(),
             done: false,
         }
+    }
+
+    /// The arguments of calls of this tool are the answer, and handed out as content.
+    pub fn answers_by(&mut self, tool: String) {
+        self.answer = Some(Answer { tool, calls: Vec::new(), last: false });
     }
 
     pub fn account(&mut self) -> &mut Account {
@@ -189,7 +245,7 @@ impl Stream {
     }
 
     #[must_use]
-    pub fn usage(&self) -> Option<&Usage> {
+    pub fn usage(&mut self) -> Option<&Usage> {
         self.account.usage()
     }
 
@@ -225,6 +281,9 @@ impl Stream {
 
     /// Brings an event into shape and hands it out, unless it says nothing new.
     pub fn push(&mut self, mut event: Incoming<'_>, sink: &mut impl Sink) {
+        if let Some(answer) = &mut self.answer {
+            answer.unwrap(&mut event);
+        }
         let place = Place::of(&event);
         let sender = [event.id, event.model].map(|name| name.map_or(&b""[..], Str::raw));
         if let Some(place) = place {
@@ -269,6 +328,12 @@ impl Stream {
                     call.id.is_none() && call.kind.is_none() && call.function.name.is_none()
                 })
         });
+        if let Some(splice) = &mut self.splice {
+            if splice.strip(&mut choices, &mut extra) {
+                self.emit(service_tier, system_fingerprint, choices, usage, extra, sink);
+            }
+            return false;
+        }
         self.emit(service_tier, system_fingerprint, choices, usage, extra, sink);
         plain
     }
@@ -276,9 +341,17 @@ impl Stream {
     /// One more piece of a text, and nothing else: what nearly every event of a stream brings. Of arguments, `call` is
     /// the index that the provider gives the call they belong to.
     pub fn piece(&mut self, part: Part, call: u32, text: Text<'_>, sink: &mut impl Sink) {
-        let place = Place { choice: 0, part, call: (part == Part::Arguments).then_some(call) };
+        let mut place = Place { choice: 0, part, call: (part == Part::Arguments).then_some(call) };
+        if let Some(answer) = &mut self.answer
+            && part == Part::Arguments
+        {
+            answer.last = answer.has(0, Some(call));
+            if answer.last {
+                place = Place { choice: 0, part: Part::Content, call: None };
+            }
+        }
         if self.repeats(place, [b"", b""]) {
-            self.again(0, part, text, sink);
+            self.again(0, place.part, text, sink);
             return;
         }
         let mut delta = Delta::default();
@@ -299,6 +372,10 @@ impl Stream {
 
     /// The last event once more, all but the text of its one choice.
     pub fn again(&mut self, index: u32, part: Part, text: Text<'_>, sink: &mut impl Sink) {
+        let part = match (part, &self.answer) {
+            (Part::Arguments, Some(answer)) if answer.last => Part::Content,
+            (part, _) => part,
+        };
         let Some(state) = self.choices.iter_mut().find(|state| state.index == index) else {
             return;
         };
@@ -330,6 +407,9 @@ impl Stream {
         if self.done {
             return;
         }
+        if self.splice.as_mut().is_some_and(Splice::end) {
+            return;
+        }
         self.done = true;
         let lost: Vec<_> = self.choices.iter_mut().filter_map(ChoiceState::lost).collect();
         if !lost.is_empty() {
@@ -343,13 +423,47 @@ impl Stream {
         }
     }
 
+    /// The answer is begun again: what is handed out from here on is what it adds to what was handed out before. The
+    /// error says what stands against it.
+    pub fn restart(&mut self, account: Account) -> Result<(), &'static str> {
+        let assembly = self.assembly.as_ref().ok_or("nothing was kept")?;
+        self.splice = Some(assembly.delivered()?);
+        self.choices.clear();
+        self.known.clear();
+        self.go_on(account);
+        Ok(())
+    }
+
+    /// The answer goes on in another body. The content of choice 0 may begin there with `overlap`, which has been
+    /// handed out already.
+    pub fn resume(&mut self, account: Account, overlap: &str) {
+        self.splice = (!overlap.is_empty()).then(|| Splice::overlap(overlap));
+        self.go_on(account);
+    }
+
+    fn go_on(&mut self, account: Account) {
+        self.account = account;
+        if let Some(answer) = &mut self.answer {
+            answer.calls.clear();
+            answer.last = false;
+        }
+        self.last = Last::Once;
+        self.done = false;
+    }
+
+    /// Whether an answer that was begun again has turned out to be another one.
+    #[must_use]
+    pub fn diverged(&self) -> bool {
+        self.splice.as_ref().is_some_and(Splice::diverged)
+    }
+
     /// Keeps nothing for a response from here on, and drops what was kept.
     pub fn keep_nothing(&mut self) {
         self.assembly = None;
     }
 
     /// Appends what has come so far as one response; false where none is kept or nothing came.
-    pub fn write_response(&self, out: &mut Vec<u8>) -> bool {
+    pub fn write_response(&mut self, out: &mut Vec<u8>) -> bool {
         match &self.assembly {
             Some(assembly) if self.begun => {
                 assembly.write(&self.head, self.account.usage(), out);

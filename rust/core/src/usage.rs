@@ -137,6 +137,11 @@ const SAID: &[&[u8]] = &[
     b"inputTextTokenCount",
     b"totalOutputTextTokenCount",
     b"tokenCount",
+    b"input_token_count",
+    b"generated_token_count",
+    b"output_token_count",
+    b"input_length",
+    b"generated_tokens",
 ];
 
 impl Usage {
@@ -271,17 +276,24 @@ pub struct Account {
     usage: Option<Usage>,
     /// What the reports so far come to, where they are combined.
     merged: Value<'static>,
+    /// The last report, as it came, and how to read it, where nobody has asked for it yet.
+    unread: Vec<u8>,
+    read: Option<Read>,
 }
+
+/// Reads a report; None where it is none.
+pub type Read = fn(&[u8]) -> Option<Counts>;
 
 impl Account {
     #[must_use]
     pub fn new(reasoning: Reasoning) -> Self {
-        Self { reasoning, usage: None, merged: Value::Null }
+        Self { reasoning, usage: None, merged: Value::Null, unread: Vec::new(), read: None }
     }
 
     /// Takes one report, read from `raw`. `last_word` says that the provider will not correct it.
     /// False where it is no report and changes nothing.
     pub fn report(&mut self, counts: Counts, raw: &[u8], last_word: bool) -> bool {
+        self.settle();
         if !counts.is_report() {
             return false;
         }
@@ -290,6 +302,22 @@ impl Account {
             self.usage = Some(Usage { counts, complete: last_word, raw: raw.to_vec(), merged: None });
         }
         true
+    }
+
+    /// Takes a report that the provider will correct, and leaves it unread until somebody asks: most are followed by
+    /// another. It must be one that would replace the last: not all zeros, and with the same fields.
+    pub fn report_later(&mut self, raw: &[u8], read: Read) {
+        self.unread.clear();
+        self.unread.extend_from_slice(raw);
+        self.read = Some(read);
+    }
+
+    fn settle(&mut self) {
+        if let Some(counts) = self.read.take().and_then(|read| read(&self.unread)) {
+            let raw = std::mem::take(&mut self.unread);
+            self.report(counts, &raw, false);
+            self.unread = raw;
+        }
     }
 
     /// Takes a report that is only a part of what there is to say. `read` gets all that was said so far, may take from
@@ -301,6 +329,7 @@ impl Account {
         last_word: bool,
         read: impl Fn(&mut Value<'static>) -> Counts,
     ) -> Result<bool> {
+        self.settle();
         let report = Value::parse(raw)?.into_owned();
         let alone = read(&mut report.clone());
         if !alone.is_report() {
@@ -329,13 +358,15 @@ impl Account {
 
     /// The stream has come to its end: what was reported stands.
     pub fn close(&mut self) {
+        self.settle();
         if let Some(usage) = &mut self.usage {
             usage.complete = true;
         }
     }
 
     #[must_use]
-    pub fn usage(&self) -> Option<&Usage> {
+    pub fn usage(&mut self) -> Option<&Usage> {
+        self.settle();
         self.usage.as_ref()
     }
 }

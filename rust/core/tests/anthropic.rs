@@ -7,7 +7,7 @@ use common::{
     Seen, assert_any_cut_is_the_same, decode_pieces_of, options, recordings_of, same, single_of, sse, usage_json,
     with_usage,
 };
-use penstock_core::decoder::{Dialect, Family};
+use penstock_core::decoder::{Dialect, Family, Options, decode_response};
 use penstock_core::error::{Class, Error};
 use penstock_core::usage::{Account, Combine, Counts, Reasoning, Usage, count_of};
 use serde_json::{Value, json};
@@ -691,4 +691,66 @@ fn recorded_oddities() {
         assert_eq!(seen.usage()["prompt_tokens"], 100 + 55096 + 181);
         assert_eq!(seen.usage()["completion_tokens"], 91);
     }
+}
+
+fn answered(events: &[Value]) -> Seen {
+    let body = sse(events);
+    let options = || Options { answer_tool: Some("answer".into()), ..options() };
+    let seen = decode_pieces_of(Family::Anthropic, options(), [&body[..]]);
+    let bytes = decode_pieces_of(Family::Anthropic, options(), body.chunks(1));
+    assert_eq!(seen, bytes);
+    assert_eq!(seen.error, None);
+    seen
+}
+
+#[test]
+fn the_arguments_of_the_answer_tool_are_content() {
+    let mut events = vec![start(), block(0, &json!({"type": "tool_use", "id": "t1", "name": "answer", "input": {}}))];
+    for piece in ["", "{\"city\"", ":\"Pa", "ris\"", "}"] {
+        events.push(delta(0, &json!({"type": "input_json_delta", "partial_json": piece})));
+    }
+    events.push(stop(0));
+    events.extend(end("tool_use", &json!({"output_tokens": 9})));
+    let seen = answered(&events);
+    assert_eq!(seen.texts("content").concat(), "{\"city\":\"Paris\"}");
+    assert!(seen.chunks.iter().all(|chunk| chunk["choices"][0]["delta"].get("tool_calls").is_none()));
+    assert_eq!(seen.finish_reasons(), ["stop"]);
+    let message = &seen.response.unwrap()["choices"][0]["message"];
+    assert_eq!(message["content"], "{\"city\":\"Paris\"}");
+    assert_eq!(message.get("tool_calls"), None);
+}
+
+#[test]
+fn beside_the_answer_tool_others_are_called() {
+    let input = |index, piece: &str| delta(index, &json!({"type": "input_json_delta", "partial_json": piece}));
+    let mut events = vec![start(), text("Let me see. "), stop(0)];
+    events.push(block(1, &json!({"type": "tool_use", "id": "t1", "name": "look", "input": {}})));
+    events.extend([input(1, "{\"a\""), input(1, ":1"), input(1, "}"), stop(1)]);
+    events.push(block(2, &json!({"type": "tool_use", "id": "t2", "name": "answer", "input": {}})));
+    events.extend([input(2, "{\"b\""), input(2, ":2"), input(2, "}"), stop(2)]);
+    events.extend(end("tool_use", &json!({"output_tokens": 9})));
+    let seen = answered(&events);
+    assert_eq!(seen.finish_reasons(), ["tool_calls"]);
+    let message = &seen.response.unwrap()["choices"][0]["message"];
+    assert_eq!(message["content"], "Let me see. {\"b\":2}");
+    assert_eq!(message["tool_calls"].as_array().map(Vec::len), Some(1));
+    assert_eq!(message["tool_calls"][0]["function"], json!({"name": "look", "arguments": "{\"a\":1}"}));
+}
+
+#[test]
+fn a_single_answer_by_a_tool() {
+    let body = json!({"type": "message", "id": "msg_1", "role": "assistant", "model": "m", "stop_reason": "tool_use",
+        "content": [{"type": "tool_use", "id": "t1", "name": "answer", "input": {"city": "Paris"}}],
+        "usage": {"input_tokens": 1, "output_tokens": 2}});
+    let mut out = Vec::new();
+    let (dialect, tool) = (Dialect::default(), Some("answer".to_owned()));
+    decode_response(Family::Anthropic, dialect, options().fallback, tool, body.to_string().as_bytes(), &mut out)
+        .unwrap();
+    let choice = &serde_json::from_slice::<Value>(&out).unwrap()["choices"][0];
+    assert_eq!(choice["finish_reason"], "stop");
+    assert_eq!(
+        choice["message"]["content"].as_str().map(|text| serde_json::from_str(text).unwrap()),
+        Some(json!({"city": "Paris"}))
+    );
+    assert_eq!(choice["message"].get("tool_calls"), None);
 }

@@ -14,10 +14,19 @@ use common::{
     Recording, Seen, assert_any_cut_is_the_same, decode_pieces_of, options, recordings_of, sha256, single_of,
     usage_json, with_usage,
 };
-use penstock_core::decoder::{Dialect, Family};
+use penstock_core::chunk::{Chunk, Text};
+use penstock_core::decoder::{Decoder, Dialect, Family};
 use penstock_core::error::Class;
+use penstock_core::stream::{Part, Sink};
 use penstock_core::wire;
 use serde_json::{Value, json};
+
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn chunk(&mut self, _: &Chunk<'_>) {}
+    fn again(&mut self, _: Part, _: &Text<'_>) {}
+}
 
 fn decode(body: &[u8]) -> Seen {
     decode_pieces_of(Family::Gemini, with_usage(), [body])
@@ -570,4 +579,40 @@ fn recorded_arguments_in_pieces() {
             assert_eq!(arguments["operations"][0]["price"].to_string(), "0.5");
         }
     }
+}
+
+#[test]
+fn the_usage_of_events_that_are_otherwise_alike_is_known_at_any_time() {
+    let report = |candidates: u64| {
+        json!({"promptTokenCount": 9, "candidatesTokenCount": candidates,
+                                          "totalTokenCount": 9 + candidates})
+    };
+    let events: Vec<_> = (1..=12).map(|count| usage(text(&format!("piece {count} ")), report(count))).collect();
+    let mut decoder = Decoder::new(Family::Gemini, options());
+    for (event, count) in events.iter().zip(1..) {
+        decoder.feed(&sse(std::slice::from_ref(event)), &mut Nowhere).unwrap();
+        // Asked for now and then: a report that nobody asks for is not read.
+        if count % 3 == 0 {
+            let known = decoder.usage().unwrap();
+            assert_eq!((known.counts.completion, known.complete), (Some(count), false));
+            assert_eq!(serde_json::from_slice::<Value>(&known.raw).unwrap(), report(count));
+        }
+    }
+    // Zeros replace nothing, and a report of other fields stands for itself.
+    let zeros = json!({"promptTokenCount": 0, "candidatesTokenCount": 0, "totalTokenCount": 0});
+    decoder.feed(&sse(&[usage(text("x"), zeros)]), &mut Nowhere).unwrap();
+    assert_eq!(decoder.usage().unwrap().counts.completion, Some(12));
+    decoder.feed(&sse(&[usage(text("y"), report(13)), usage(text("z"), report(14)), stop()]), &mut Nowhere).unwrap();
+    decoder.finish(&mut Nowhere).unwrap();
+    let known = decoder.usage().unwrap();
+    assert_eq!((known.counts.completion, known.counts.prompt, known.complete), (Some(14), Some(9), true));
+}
+
+#[test]
+fn a_number_that_is_none_is_an_error_as_ever() {
+    let event = usage(text("a"), json!({"promptTokenCount": 12, "totalTokenCount": 12}));
+    let bad = sse(std::slice::from_ref(&event));
+    let bad = String::from_utf8(bad).unwrap().replace("12", "01");
+    let seen = decode(&[sse(&[event.clone(), event]), bad.into_bytes()].concat());
+    assert_eq!(seen.error.unwrap().class, Class::ResponseValidation);
 }

@@ -529,7 +529,7 @@ def _find(name: str) -> Chat | Long | None:
 # ---- the family's row
 
 
-def _read(_path: str, body: Json) -> Asked:
+def _read(path: str, body: Json) -> Asked:
     if not isinstance(body.get("messages"), list) or not body["messages"]:
         message = "Invalid value for 'messages': expected a list with at least one message."
         raise RefusedError(Problem(400, "invalid_request_error", "invalid_value", message, "messages"))
@@ -537,7 +537,9 @@ def _read(_path: str, body: Json) -> Asked:
     if options is not None and not body.get("stream"):
         message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
         raise RefusedError(Problem(400, "invalid_request_error", None, message, "stream_options"))
-    return Asked(body.get("model") or "hello", bool(body.get("stream")), bool((options or {}).get("include_usage")))
+    # Some servers have other words for the model, and say in the path whether to stream.
+    model, stream = body.get("model") or body.get("model_id"), body.get("stream") or path.endswith("_stream")
+    return Asked(model or "hello", bool(stream), bool((options or {}).get("include_usage")))
 
 
 def _problem(problem: Problem) -> bytes:
@@ -547,7 +549,7 @@ def _problem(problem: Problem) -> bytes:
 
 FAMILY = Family(
     name="chat",
-    paths=("/chat/completions",),
+    paths=("/chat/completions", "/text/chat", "/text/chat_stream"),
     content_type="text/event-stream; charset=utf-8",
     read=_read,
     find=_find,

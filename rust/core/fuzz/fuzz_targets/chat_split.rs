@@ -65,6 +65,7 @@ fn decode(pieces: &[&[u8]]) -> (Vec<Item>, String, Vec<u8>, Option<String>) {
             max_event_size: 1 << 20,
             keep: true,
             fallback: Head { id: "chatcmpl-fuzz".into(), created: 1, model: "fuzz".into() },
+            answer_tool: None,
         },
     );
     let mut seen = Seen::default();

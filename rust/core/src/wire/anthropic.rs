@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 
 use super::error_body;
-use super::template::Template;
+use super::template::{Filled, Template};
 use crate::assemble::THINKING_BLOCKS;
 use crate::chunk::{Choice, Delta, Extra, Extras, Field, FinishReason, Function, Text, ToolCall};
 use crate::error::{Class, Error};
@@ -245,7 +245,7 @@ impl Anthropic {
         sink: &mut impl Sink,
     ) {
         stream.piece(part, call, Text::Json(text), sink);
-        self.template.learn(frame, 0, part, text, None);
+        self.template.learn(frame, Filled { choice: 0, part, text, usage: None }, None);
     }
 
     /// `content_block_stop`, or the end of all blocks.

@@ -4,13 +4,13 @@
 //! bytes mean differently from server to server is a [`Dialect`](crate::decoder::Dialect).
 
 use super::error_body;
-use super::template::Template;
+use super::template::{Filled, Template};
 use crate::chunk::{Choice, Delta, Extra, Extras, Field, FinishReason, Function, Text, ToolCall};
 use crate::error::{Class, Error};
 use crate::framing::Frame;
 use crate::json::{Cursor, JsonError, Kind, Number, Str, Value, write_str};
 use crate::stream::{Incoming, Part, Sink, Stream};
-use crate::usage::{self, Counts};
+use crate::usage::{self, Counts, Read};
 
 type Result<T> = std::result::Result<T, JsonError>;
 
@@ -57,8 +57,8 @@ impl Chat {
         let piece = document.piece();
         let filler = document.filler;
         accept(document, data, frame.name == b"error", stream, sink)?;
-        if let Some((choice, part, text)) = piece {
-            self.template.learn(frame, choice, part, text, filler);
+        if let Some(piece) = piece {
+            self.template.learn(frame, piece, filler);
         }
         Ok(())
     }
@@ -104,8 +104,8 @@ struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    /// The text of one choice, where there is nothing else that would be news twice.
-    fn piece(&self) -> Option<(u32, Part, Str<'a>)> {
+    /// The text of one choice, where there is nothing else that would be news twice but the usage.
+    fn piece(&self) -> Option<Filled<'a>> {
         let [choice] = self.event.choices.as_slice() else {
             return None;
         };
@@ -119,7 +119,7 @@ impl<'a> Document<'a> {
             },
             _ => return None,
         };
-        let plain = self.usage.or(self.usage_elsewhere).or(self.timings).is_none()
+        let plain = self.usage_elsewhere.or(self.timings).is_none()
             && self.error.is_none()
             && self.failure.is_none()
             && choice.finish_reason.is_none()
@@ -129,8 +129,14 @@ impl<'a> Document<'a> {
             && delta.audio.is_none()
             && delta.annotations.is_none()
             && delta.extra.iter().all(|extra| *extra.json == *b"null");
-        plain.then_some((choice.index, part, text))
+        // What is no report stands in the template as it is.
+        let usage = self.usage.filter(|raw| read_counts(raw).is_some()).map(|raw| (raw, read_counts as Read));
+        plain.then_some(Filled { choice: choice.index, part, text, usage })
     }
+}
+
+fn read_counts(raw: &[u8]) -> Option<Counts> {
+    usage::openai_counts(raw).ok().filter(Counts::is_report)
 }
 
 fn accept(

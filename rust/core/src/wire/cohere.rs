@@ -1,11 +1,12 @@
 //! Cohere's chat: the events and responses of version 2, and those of version 1.
 
 use super::error_body;
+use super::template::{Filled, Template};
 use crate::chunk::{Choice, Delta, Extra, Field, FinishReason, Function, Text, ToolCall};
 use crate::error::{Class, Error};
 use crate::framing::Frame;
 use crate::json::{Cursor, JsonError, Kind, Str, Value, write_str};
-use crate::stream::{Incoming, Sink, Stream};
+use crate::stream::{Incoming, Part, Sink, Stream};
 use crate::usage::{self, Counts};
 
 type Result<T> = std::result::Result<T, JsonError>;
@@ -17,6 +18,7 @@ pub(crate) struct Cohere {
     called: bool,
     /// Calls without arguments so far: a tool without parameters gets no piece of them at all.
     bare: Vec<u32>,
+    template: Template,
 }
 
 impl Cohere {
@@ -27,6 +29,10 @@ impl Cohere {
         stream: &mut Stream,
         sink: &mut impl Sink,
     ) -> std::result::Result<(), Error> {
+        if self.template.replay(frame, stream, sink) {
+            return Ok(());
+        }
+        self.template.forget();
         let data = frame.data;
         if data.starts_with(b"[DONE]") {
             stream.end(sink);
@@ -36,7 +42,12 @@ impl Cohere {
             return Ok(());
         }
         let document = read(data).map_err(|error| Error::invalid_json(error, data))?;
-        self.accept(document, data, stream, sink)
+        let piece = document.piece();
+        self.accept(document, data, stream, sink)?;
+        if let Some(piece) = piece {
+            self.template.learn(frame, piece, None);
+        }
+        Ok(())
     }
 
     /// A single response.
@@ -151,6 +162,28 @@ struct Document<'a> {
     usage: Option<&'a [u8]>,
     is_error: bool,
     is_answer: bool,
+}
+
+impl<'a> Document<'a> {
+    /// The text, where there is nothing else that would be news twice.
+    fn piece(&self) -> Option<Filled<'a>> {
+        let Delta { content, reasoning_content, tool_calls, extra, .. } = &self.choice.delta;
+        let (part, text) = match (content, reasoning_content) {
+            (Field::Value(Text::Json(text)), Field::Absent) => (Part::Content, *text),
+            (Field::Absent, Field::Value(Text::Json(text))) => (Part::Reasoning, *text),
+            _ => return None,
+        };
+        let plain = !self.is_answer
+            && !self.is_error
+            && self.others.is_empty()
+            && self.citations.is_none()
+            && self.logprobs.is_none()
+            && self.finish_reason.is_none()
+            && self.usage.is_none()
+            && tool_calls.is_empty()
+            && extra.is_empty();
+        plain.then_some(Filled { choice: 0, part, text, usage: None })
+    }
 }
 
 fn read(data: &[u8]) -> Result<Document<'_>> {

@@ -7,13 +7,14 @@ use arguments::Arguments;
 use grounding::Cited;
 
 use super::error_body;
+use super::template::{Filled, Template};
 use super::time::unix_seconds;
 use crate::chunk::{Choice, Delta, Extra, Field, FinishReason, Function, Text, ToolCall};
 use crate::error::{Class, Error};
 use crate::framing::Frame;
 use crate::json::{Cursor, JsonError, Kind, Str, Value, write_str};
-use crate::stream::{Incoming, Sink, Stream};
-use crate::usage::{self, Account, Counts};
+use crate::stream::{Incoming, Part, Sink, Stream};
+use crate::usage::{self, Account, Counts, Read};
 
 type Result<T> = std::result::Result<T, JsonError>;
 
@@ -22,6 +23,7 @@ type Result<T> = std::result::Result<T, JsonError>;
 pub(crate) struct Gemini {
     candidates: Vec<CandidateState>,
     rounds: Box<Rounds>,
+    template: Template,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +44,18 @@ impl Gemini {
         stream: &mut Stream,
         sink: &mut impl Sink,
     ) -> std::result::Result<(), Error> {
+        let Self { candidates, rounds, template } = self;
+        let look = |piece: &Filled<'_>| {
+            if piece.part == Part::Content
+                && let Some(state) = candidates.iter_mut().find(|state| state.index == piece.choice)
+            {
+                state.cited.add_text(&piece.text.decode());
+            }
+        };
+        if !rounds.server_tools && template.replay_and(frame, stream, sink, look) {
+            return Ok(());
+        }
+        self.template.forget();
         let data = frame.data.trim_ascii();
         // Nobody recorded one from the provider itself, but gateways like to end a stream with it.
         if data.starts_with(b"[DONE]") {
@@ -54,7 +68,13 @@ impl Gemini {
         if data.starts_with(b"[") {
             return elements(data)?.into_iter().try_for_each(|element| self.event(element, stream, sink).map(drop));
         }
-        self.event(data, stream, sink).map(drop)
+        let document = read(data, stream.begun()).map_err(|error| Error::invalid_json(error, data))?;
+        let (piece, time) = (document.piece(), document.time);
+        self.accept(document, data, stream, sink)?;
+        if let Some(piece) = piece {
+            self.template.learn(frame, piece, time);
+        }
+        Ok(())
     }
 
     /// A single response, or a whole stream in array form.
@@ -86,9 +106,19 @@ impl Gemini {
 
     /// One object; false if it is none of the wire's.
     fn event(&mut self, data: &[u8], stream: &mut Stream, sink: &mut impl Sink) -> std::result::Result<bool, Error> {
+        let document = read(data, stream.begun()).map_err(|error| Error::invalid_json(error, data))?;
+        self.accept(document, data, stream, sink)
+    }
+
+    fn accept(
+        &mut self,
+        document: Document<'_>,
+        data: &[u8],
+        stream: &mut Stream,
+        sink: &mut impl Sink,
+    ) -> std::result::Result<bool, Error> {
         let invalid = |error| Error::invalid_json(error, data);
-        let document = read(data, stream.begun()).map_err(invalid)?;
-        let Document { event, candidates, blocked, usage, is_error, is_answer } = document;
+        let Document { event, candidates, blocked, usage, is_error, is_answer, .. } = document;
         if is_error {
             let value = Value::parse(data).map_err(invalid)?;
             return Err(error_body::from_value(None, &value, data));
@@ -205,7 +235,6 @@ struct Rounds {
     /// Whether there are such tools; without them a total that falls is a correction.
     server_tools: bool,
     earlier: Counts,
-    last: Counts,
 }
 
 impl Rounds {
@@ -219,13 +248,19 @@ impl Rounds {
             account.report(counts, raw, true);
             return Ok(());
         }
-        if self.server_tools && counts.reported_total < self.last.reported_total {
-            self.earlier = sum(&self.earlier, &self.last);
+        if self.server_tools
+            && let Some(last) = account.usage().and_then(|usage| read_counts(&usage.raw))
+            && counts.reported_total < last.reported_total
+        {
+            self.earlier = sum(&self.earlier, &last);
         }
         account.report(sum(&self.earlier, &counts), raw, false);
-        self.last = counts;
         Ok(())
     }
+}
+
+fn read_counts(raw: &[u8]) -> Option<Counts> {
+    counts(raw).ok().filter(|counts| counts.reported_total.is_some())
 }
 
 /// None is unknown only where both are.
@@ -250,12 +285,41 @@ fn sum(one: &Counts, other: &Counts) -> Counts {
 #[derive(Default)]
 struct Document<'a> {
     event: Incoming<'a>,
+    /// When the answer began, as JSON text: of the first event only it matters.
+    time: Option<&'a [u8]>,
     candidates: Vec<Candidate<'a>>,
     /// Why the prompt was not answered, as JSON text.
     blocked: Option<&'a [u8]>,
     usage: Option<&'a [u8]>,
     is_error: bool,
     is_answer: bool,
+}
+
+impl<'a> Document<'a> {
+    /// The text of one candidate, where there is nothing else that would be news twice but the usage.
+    fn piece(&self) -> Option<Filled<'a>> {
+        let [Candidate { choice, calls, grounding: None, citations: None, logprobs: None, audio: None, .. }] =
+            self.candidates.as_slice()
+        else {
+            return None;
+        };
+        let Delta { content, reasoning_content, extra, .. } = &choice.delta;
+        let (part, text) = match (content, reasoning_content) {
+            (Field::Value(Text::Json(text)), Field::Absent) => (Part::Content, *text),
+            (Field::Absent, Field::Value(Text::Json(text))) => (Part::Reasoning, *text),
+            _ => return None,
+        };
+        let plain = !self.is_error
+            && self.blocked.is_none()
+            && self.event.extra.is_empty()
+            && choice.finish_reason.is_none()
+            && choice.extra.is_empty()
+            && calls.is_empty()
+            && extra.is_empty();
+        // What is no report stands in the template as it is.
+        let usage = self.usage.filter(|raw| read_counts(raw).is_some()).map(|raw| (raw, read_counts as Read));
+        plain.then_some(Filled { choice: choice.index, part, text, usage })
+    }
 }
 
 /// A candidate's part of one event, by itself.
@@ -325,7 +389,7 @@ fn elements(data: &[u8]) -> std::result::Result<Vec<&[u8]>, Error> {
 /// `begun` says that the time of the answer is known already.
 fn read(data: &[u8], begun: bool) -> Result<Document<'_>> {
     let mut document = Document::default();
-    let Document { event, candidates, blocked, usage, is_error, is_answer } = &mut document;
+    let Document { event, time, candidates, blocked, usage, is_error, is_answer } = &mut document;
     let mut cursor = Cursor::new(data);
     cursor.object(|cursor, key| {
         match &*key.bytes() {
@@ -344,8 +408,10 @@ fn read(data: &[u8], begun: bool) -> Result<Document<'_>> {
             b"modelVersion" => event.model = cursor.string_or_skip()?,
             b"responseId" => event.id = cursor.string_or_skip()?,
             b"createTime" => {
-                let time = cursor.string_or_skip()?;
-                event.created = time.filter(|_| !begun).and_then(|time| unix_seconds(&time.decode()));
+                let raw = cursor.skip()?;
+                *time = Some(raw);
+                let said = Cursor::new(raw).string_or_skip()?;
+                event.created = said.filter(|_| !begun).and_then(|said| unix_seconds(&said.decode()));
             }
             b"promptFeedback" if cursor.kind()? == Kind::Object => {
                 *is_answer = true;

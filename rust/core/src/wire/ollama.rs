@@ -1,12 +1,13 @@
 //! Ollama's native chat and generate: one JSON document a line, or one alone.
 
 use super::error_body;
+use super::template::{Filled, Template};
 use super::time::unix_seconds;
 use crate::chunk::{Choice, Delta, Extra, Field, FinishReason, Function, Text, ToolCall};
 use crate::error::{Class, Error};
 use crate::framing::Frame;
 use crate::json::{Cursor, JsonError, Kind, Str, Value, write_str};
-use crate::stream::{Incoming, Sink, Stream};
+use crate::stream::{Incoming, Part, Sink, Stream};
 use crate::usage::{self, Counts};
 
 type Result<T> = std::result::Result<T, JsonError>;
@@ -26,6 +27,7 @@ const MEASURES: [&[u8]; 6] = [
 pub(crate) struct Ollama {
     /// Tool calls so far, over all lines.
     calls: u32,
+    template: Template,
 }
 
 impl Ollama {
@@ -36,9 +38,19 @@ impl Ollama {
         stream: &mut Stream,
         sink: &mut impl Sink,
     ) -> std::result::Result<(), Error> {
+        if self.template.replay(frame, stream, sink) {
+            return Ok(());
+        }
+        self.template.forget();
         let data = frame.data;
         let document = self.read(data, stream.begun()).map_err(|error| Error::invalid_json(error, data))?;
-        self.accept(document, data, stream, sink)
+        let piece = document.piece();
+        let time = document.time;
+        self.accept(document, data, stream, sink)?;
+        if let Some(piece) = piece {
+            self.template.learn(frame, piece, time);
+        }
+        Ok(())
     }
 
     /// A single response: the one line that says it all.
@@ -68,7 +80,7 @@ impl Ollama {
         stream: &mut Stream,
         sink: &mut impl Sink,
     ) -> std::result::Result<(), Error> {
-        let Document { mut event, mut choice, logprobs, is_answer, done, done_reason, measures, error } = document;
+        let Document { mut event, mut choice, logprobs, is_answer, done, done_reason, measures, error, .. } = document;
         if let Some(error) = error {
             let value = Value::parse(error).map_err(|error| Error::invalid_json(error, data))?;
             return Err(error_body::from_value(None, &value, data));
@@ -112,14 +124,16 @@ impl Ollama {
     /// `begun` says that the time of the answer is known already.
     fn read<'a>(&mut self, data: &'a [u8], begun: bool) -> Result<Document<'a>> {
         let mut document = Document::default();
-        let Document { event, choice, logprobs, is_answer, done, done_reason, measures, error } = &mut document;
+        let Document { event, choice, time, logprobs, is_answer, done, done_reason, measures, error } = &mut document;
         let mut cursor = Cursor::new(data);
         cursor.object(|cursor, key| {
             match &*key.bytes() {
                 b"model" => event.model = cursor.string_or_skip()?,
                 b"created_at" => {
-                    let time = cursor.string_or_skip()?;
-                    event.created = time.filter(|_| !begun).and_then(|time| unix_seconds(&time.decode()));
+                    let raw = cursor.skip()?;
+                    *time = Some(raw);
+                    let said = Cursor::new(raw).string_or_skip()?;
+                    event.created = said.filter(|_| !begun).and_then(|said| unix_seconds(&said.decode()));
                 }
                 b"message" if cursor.kind()? == Kind::Object => {
                     *is_answer = true;
@@ -182,6 +196,8 @@ impl Ollama {
 struct Document<'a> {
     event: Incoming<'a>,
     choice: Choice<'a>,
+    /// When the line was written, as JSON text: of the first one only it matters.
+    time: Option<&'a [u8]>,
     /// As OpenAI has them.
     logprobs: Option<Vec<u8>>,
     is_answer: bool,
@@ -191,6 +207,26 @@ struct Document<'a> {
     measures: Vec<u8>,
     /// The whole line, if it tells of an error.
     error: Option<&'a [u8]>,
+}
+
+impl<'a> Document<'a> {
+    /// The text, where there is nothing else that would be news twice.
+    fn piece(&self) -> Option<Filled<'a>> {
+        let Delta { content, reasoning_content, tool_calls, extra, .. } = &self.choice.delta;
+        let (part, text) = match (content, reasoning_content) {
+            (Field::Value(Text::Json(text)), Field::Absent) => (Part::Content, *text),
+            (Field::Absent, Field::Value(Text::Json(text))) => (Part::Reasoning, *text),
+            _ => return None,
+        };
+        let plain = self.is_answer
+            && !self.done
+            && self.logprobs.is_none()
+            && self.error.is_none()
+            && self.measures.is_empty()
+            && tool_calls.is_empty()
+            && extra.is_empty();
+        plain.then_some(Filled { choice: 0, part, text, usage: None })
+    }
 }
 
 /// A whole call. Older servers give neither id nor index: the calls are counted here.

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::error_body;
-use super::template::Template;
+use super::template::{Filled, Template};
 use crate::chunk::{Choice, Delta, Extra, Extras, Field, FinishReason, Text, ToolCall};
 use crate::error::{Class, Error};
 use crate::framing::Frame;
@@ -180,7 +180,7 @@ impl Responses {
     fn piece(&mut self, part: Part, event: &Event<'_>, frame: Frame<'_>, stream: &mut Stream, sink: &mut impl Sink) {
         stream.piece(part, event.output_index, Text::Json(event.delta), sink);
         let fillers = [event.sequence, event.filler].into_iter().flatten();
-        self.template.learn(frame, 0, part, event.delta, fillers);
+        self.template.learn(frame, Filled { choice: 0, part, text: event.delta, usage: None }, fillers);
     }
 
     /// A call's whole arguments, or a piece of a custom one's input.

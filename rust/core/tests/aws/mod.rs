@@ -154,7 +154,14 @@ fn extras(extras: &Extras<'_>, to: &mut Map<String, Value>) {
 }
 
 pub fn options() -> Options {
-    Options { dialect: Dialect::default(), include_usage: true, max_event_size: 16 << 20, keep: true, fallback: head() }
+    Options {
+        dialect: Dialect::default(),
+        include_usage: true,
+        max_event_size: 16 << 20,
+        keep: true,
+        fallback: head(),
+        answer_tool: None,
+    }
 }
 
 fn head() -> Head {
@@ -245,7 +252,7 @@ pub fn assert_splits(family: Family, body: &[u8], name: &str) {
 /// A single response body.
 pub fn decode_body(family: Family, body: &[u8]) -> Result<(Value, Option<Usage>), Error> {
     let mut out = Vec::new();
-    let usage = decoder::decode_response(family, Dialect::default(), head(), body, &mut out)?;
+    let usage = decoder::decode_response(family, Dialect::default(), head(), None, body, &mut out)?;
     Ok((serde_json::from_slice(&out).unwrap(), usage))
 }
 

@@ -115,6 +115,7 @@ pub(crate) fn options() -> Options {
         max_event_size: 16 << 20,
         keep: true,
         fallback: Head { id: "chatcmpl-fallback".into(), created: 7, model: "asked-for".into() },
+        answer_tool: None,
     }
 }
 
@@ -230,7 +231,7 @@ pub(crate) fn single(dialect: Dialect, body: &[u8]) -> Result<(Value, Option<Usa
 /// The same for any family.
 pub(crate) fn single_of(family: Family, dialect: Dialect, body: &[u8]) -> Result<(Value, Option<Usage>), Error> {
     let mut out = Vec::new();
-    let usage = decode_response(family, dialect, options().fallback, body, &mut out)?;
+    let usage = decode_response(family, dialect, options().fallback, None, body, &mut out)?;
     Ok((serde_json::from_slice(&out).unwrap(), usage))
 }
 
