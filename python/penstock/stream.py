@@ -189,6 +189,8 @@ class Flow(Exchange):
         self.decoder = decoder
         self.attempts: Sequence[Attempt] = ()
         self.first: list[Any] = []
+        self.unread: Iterator[Any] = iter(())
+        """What the last read brought and nobody has taken yet."""
         self.to_first_token: float | None = None
         self.left = False
         self.resume: Callable[[Flow, APIError], Awaitable[Flow]] | None = None
@@ -409,14 +411,17 @@ class Flow(Exchange):
             try:
                 # Whatever ends the reading, the usage known by then is what the caller wants.
                 with suppress(Exception):
-                    while not decoder.ended:
+                    chunks: list[Any] | None = [*self.unread]
+                    while True:
+                        if max_tokens is not None:
+                            max_tokens -= sum(map(speaks, chunks or ()))
+                            if max_tokens <= 0:
+                                break
+                        if decoder.ended:
+                            break
                         chunks = await self.more(pull)
                         if chunks is None:
                             chunks = decoder.finish()
-                        if max_tokens is not None:
-                            max_tokens -= sum(map(speaks, chunks))
-                            if max_tokens <= 0:
-                                break
                         if self.watch.seen >= due:
                             break
                 self.settle("complete" if decoder.ended else "left")
@@ -570,10 +575,7 @@ class Stream(_Handle):
 
         Returns the usage known then; never raises.
         """
-        usage = run(self._flow.drain(max_seconds, max_tokens))
-        with suppress(ValueError):  # another thread is inside; it finds the connection closed
-            self._chunks.close()  # with the rest of the last read
-        return usage
+        return run(self._flow.drain(max_seconds, max_tokens))
 
 
 class AsyncStream(_Handle):
@@ -633,10 +635,7 @@ class AsyncStream(_Handle):
 
         Returns the usage known then; never raises.
         """
-        usage = await self._flow.drain(max_seconds, max_tokens)
-        with suppress(RuntimeError):  # another task is inside; it finds the connection closed
-            await self._chunks.aclose()
-        return usage
+        return await self._flow.drain(max_seconds, max_tokens)
 
 
 # The two hot loops: the same but for the awaiting. What happens once per stream is in Flow. One turn of the outermost
@@ -653,7 +652,8 @@ def _chunks(flow: Flow) -> Generator[Any, None, None]:
                 while True:
                     if attending:
                         attending = flow.attend(chunks)
-                    yield from chunks
+                    flow.unread = iter(chunks)
+                    yield from flow.unread
                     if decoder.ended:
                         break
                     chunks = pull()
@@ -691,7 +691,8 @@ async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
                     if attending:
                         attending = flow.attend(chunks)
                         await flow.told()
-                    for chunk in chunks:
+                    flow.unread = iter(chunks)
+                    for chunk in flow.unread:
                         yield chunk
                         given += 1
                         if given >= TURN or monotonic() > turn:

@@ -1,7 +1,7 @@
 """Where requests go: the engine of this package, or a client of httpx or httpx2. See `port` for what they share."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BadRequestError
 from . import clients
@@ -10,6 +10,8 @@ from .port import Answer, Port, Request, Route, Scripted, failure, media_type, r
 
 __all__ = [
     "Answer",
+    "AsyncHTTPTransport",
+    "HTTPTransport",
     "Port",
     "Request",
     "Route",
@@ -22,6 +24,18 @@ __all__ = [
     "request_id",
     "run",
 ]
+
+
+if TYPE_CHECKING:
+    from .mounts import AsyncHTTPTransport, HTTPTransport
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("AsyncHTTPTransport", "HTTPTransport"):
+        from . import mounts  # which imports httpx
+
+        return getattr(mounts, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def blocking_port(client: Any, route: Route, transport: str | None = None) -> Port:
