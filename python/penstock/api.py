@@ -175,8 +175,8 @@ async def answer_of(
     `lane` is that of Route.
     """
 
-    async def open_port(client: Any, route: Route) -> Port:
-        return await transport.async_port(client, replace(route, lane=lane))
+    async def open_port(client: Any, route: Route, chosen: str | None) -> Port:
+        return await transport.async_port(client, replace(route, lane=lane), chosen)
 
     answer: ChatCompletion = await perform(
         CHAT, open_port, model, messages, None, options, blocking=False, attempts=attempts
@@ -331,6 +331,7 @@ class Call:
     secrets: set[str] = field(repr=False)
     source: Source | None = field(repr=False)
     sign: Sign | None = field(repr=False)
+    transport: str | None
     client: Any = field(repr=False)
     mock: Any = field(repr=False)
     token: str | None = field(default=None, repr=False)
@@ -567,9 +568,7 @@ def _plan(operation: Operation, model: str, given_input: Any, stream: bool | Non
         include_usage=bool((given.get("stream_options") or {}).get("include_usage")),
         timeouts=Timeouts.of(options.get("timeout"), stream=stream),
         max_retries=2 if retries is None else retries,
-        route=Route(
-            options.get("proxy"), True if verify is None else verify, options.get("cert"), options.get("transport")
-        ),
+        route=Route(options.get("proxy"), True if verify is None else verify, options.get("cert")),
         keep_partial=keep_partial,
         on_stream_cut=on_stream_cut,
         rest_of=rest_of,
@@ -580,6 +579,7 @@ def _plan(operation: Operation, model: str, given_input: Any, stream: bool | Non
         secrets=credential.secrets() if credential is not None else set(),
         source=source,
         sign=sign,
+        transport=options.get("transport"),
         client=options.get("client"),
         mock=options.get("mock_response"),
     )
@@ -672,12 +672,12 @@ def _routes(model: str, options: Mapping[str, Any], name: str) -> list[tuple[str
 # Performing
 
 
-OpenPort = Callable[[Any, Route], Awaitable[Port]]
+OpenPort = Callable[[Any, Route, str | None], Awaitable[Port]]
 
 
-async def open_blocking(client: Any, route: Route) -> Port:
+async def open_blocking(client: Any, route: Route, chosen: str | None) -> Port:
     """A port of the blocking world."""
-    return transport.blocking_port(client, route)
+    return transport.blocking_port(client, route, chosen)
 
 
 async def perform(
@@ -767,7 +767,7 @@ async def _pursue(open_port: OpenPort, call: Call, attempts: list[Attempt], star
     """One model, asked until it answers or it is of no use to ask again."""
     if call.mock is not None:
         return await _mocked(call)
-    port = await open_port(call.client, call.route)
+    port = await open_port(call.client, call.route, call.transport)
     pursuit = Pursuit(port, call, attempts, started, blocking=blocking)
     answer = await pursuit.ask(call.decoder)
     if isinstance(answer, Flow):
@@ -969,7 +969,7 @@ def _refusal(answer: Answer, body: bytes) -> APIError:
 
 async def _scripted(call: Call, status_code: int, headers: Headers, body: bytes, decoder: Any, watch: Watch) -> Flow:
     """A stream of bytes that are there already."""
-    flow = Flow(Scripted(status_code, headers, [body]), watch, decoder, call.complete)
+    flow = Flow(Scripted(status_code, headers, body), watch, decoder, call.complete)
     await flow.begin()
     return flow
 
@@ -1014,7 +1014,7 @@ async def _mocked_stream(call: Call, items: Sequence[Any]) -> Flow | ChatComplet
             raise BadRequestError("mock_response: no chunks", param="mock_response")
         return completion
     watch = Watch(call.timeouts, monotonic())
-    flow = Flow(Scripted(200, Headers(), _written(items)), watch, _estimating(call, "chat"), call.complete)
+    flow = Flow(Mocked(items), watch, _estimating(call, "chat"), call.complete)
     try:
         await flow.begin()
     except APIError as error:
@@ -1022,9 +1022,33 @@ async def _mocked_stream(call: Call, items: Sequence[Any]) -> Flow | ChatComplet
     return flow
 
 
-def _written(items: Iterable[Any]) -> Iterator[bytes]:
-    """Chunks that the caller wrote, one a read. An exception among them is raised in its place."""
-    for item in items:
-        if isinstance(item, Exception):
-            raise item
-        yield b"data: " + encode(item) + b"\n\n"
+class Mocked:
+    """An answer of chunks that the caller wrote, one a read. An exception among them is raised in its place."""
+
+    status_code = 200
+    line = None
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self.headers = Headers()
+        self._parts = self._written(items)
+
+    @staticmethod
+    def _written(items: Sequence[Any]) -> Iterator[bytes]:
+        for item in items:
+            if isinstance(item, Exception):
+                raise item
+            yield b"data: " + encode(item) + b"\n\n"
+
+    async def read(self) -> bytes | None:
+        """As of any answer."""
+        return next(self._parts, None)
+
+    def chunks(self, decoder: Any) -> Callable[[], Any]:
+        """As of any answer."""
+        return lambda: next(map(decoder.feed, self._parts), None)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def abandon(self) -> None:
+        """Nothing is open."""

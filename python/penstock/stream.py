@@ -187,9 +187,10 @@ class Flow(Exchange):
     ) -> None:
         super().__init__(answer, watch, stream=True)
         self.decoder = decoder
-        self.pull = answer.chunks(decoder)
         self.attempts: Sequence[Attempt] = ()
         self.first: list[Any] = []
+        self.unread: Iterator[Any] = iter(())
+        """What the last read brought and nobody has taken yet."""
         self.to_first_token: float | None = None
         self.left = False
         self.resume: Callable[[Flow, APIError], Awaitable[Flow]] | None = None
@@ -269,23 +270,19 @@ class Flow(Exchange):
                 return (data or b"") + await self.whole()
             shown = (data or b"")[:QUOTED].decode("utf-8", "replace")
             raise APIResponseValidationError(f"the answer is no stream but {kind}, beginning {shown!r}", body=shown)
+        pull = self.answer.chunks(self.decoder)
         chunks = None if data is None else self.decoder.feed(data)
         while chunks is not None:
             if chunks or self.decoder.ended:
                 self.first = chunks
                 return None
-            chunks = await self.more()
+            chunks = await self.more(pull)
         self.first = self.decoder.finish()
         return None
 
-    def read_text(self) -> None:
-        """Has the decoder give text alone from here on, unless it has to keep what another answer must repeat."""
-        if self.resume is None:
-            self.decoder.read_text()
-
-    async def more(self) -> list[Any] | None:
+    async def more(self, pull: Callable[[], Any]) -> list[Any] | None:
         """The chunks of the next bytes; None at the end of the body."""
-        chunks: Any = self.pull()
+        chunks: Any = pull()
         if chunks is not None and type(chunks) is not list:
             chunks = await chunks
         if chunks is None:
@@ -295,6 +292,11 @@ class Flow(Exchange):
         self.watch.check()
         given: list[Any] = chunks
         return given
+
+    def read_text(self) -> None:
+        """Has the decoder give text alone from here on, unless it has to keep what another answer must repeat."""
+        if self.resume is None:
+            self.decoder.read_text()
 
     def attend(self, chunks: Sequence[Any]) -> bool:
         """Looks after the clocks by hand, and tells whether that is needed any longer.
@@ -360,7 +362,6 @@ class Flow(Exchange):
         following = await self.resume(self, cut)
         following.closed = True  # its answer is this one's from here on
         self.answer, self.watch, self.first = following.answer, following.watch, following.first
-        self.pull = following.pull
         self.to_headers, self.to_first_token = following.to_headers, None
         if self.left:
             await self.release()
@@ -383,14 +384,12 @@ class Flow(Exchange):
         Raises:
             APIError: the stream ends badly.
         """
-        chunks, decoder = self.first, self.decoder
+        decoder, pull = self.decoder, self.answer.chunks(self.decoder)
+        chunks: list[Any] | None = self.first
         try:
-            while not decoder.ended:
+            while chunks is not None and not decoder.ended:
                 self.attend(chunks)
-                more = await self.more()
-                if more is None:
-                    break
-                chunks = more
+                chunks = await self.more(pull)
             for _ in ending(decoder):
                 pass
             await self.tail()
@@ -408,17 +407,21 @@ class Flow(Exchange):
             if max_seconds is not None:
                 due = monotonic() + max_seconds
                 self.watch.shorten(max_seconds)
+            pull = self.answer.chunks(decoder)
             try:
                 # Whatever ends the reading, the usage known by then is what the caller wants.
                 with suppress(Exception):
-                    while not decoder.ended:
-                        chunks = await self.more()
-                        if chunks is None:
-                            chunks = decoder.finish()
+                    chunks: list[Any] | None = [*self.unread]
+                    while True:
                         if max_tokens is not None:
-                            max_tokens -= sum(map(speaks, chunks))
+                            max_tokens -= sum(map(speaks, chunks or ()))
                             if max_tokens <= 0:
                                 break
+                        if decoder.ended:
+                            break
+                        chunks = await self.more(pull)
+                        if chunks is None:
+                            chunks = decoder.finish()
                         if self.watch.seen >= due:
                             break
                 self.settle("complete" if decoder.ended else "left")
@@ -572,10 +575,7 @@ class Stream(_Handle):
 
         Returns the usage known then; never raises.
         """
-        usage = run(self._flow.drain(max_seconds, max_tokens))
-        with suppress(ValueError):  # another thread is inside; it finds the connection closed
-            self._chunks.close()  # with the rest of the last read
-        return usage
+        return run(self._flow.drain(max_seconds, max_tokens))
 
 
 class AsyncStream(_Handle):
@@ -635,10 +635,7 @@ class AsyncStream(_Handle):
 
         Returns the usage known then; never raises.
         """
-        usage = await self._flow.drain(max_seconds, max_tokens)
-        with suppress(RuntimeError):  # another task is inside; it finds the connection closed
-            await self._chunks.aclose()
-        return usage
+        return await self._flow.drain(max_seconds, max_tokens)
 
 
 # The two hot loops: the same but for the awaiting. What happens once per stream is in Flow. One turn of the outermost
@@ -649,13 +646,14 @@ def _chunks(flow: Flow) -> Generator[Any, None, None]:
     decoder = flow.decoder
     try:
         while True:
-            watch, pull = flow.watch, flow.pull
+            watch, pull = flow.watch, flow.answer.chunks(decoder)
             try:
                 chunks, attending = flow.first, True
                 while True:
                     if attending:
                         attending = flow.attend(chunks)
-                    yield from chunks
+                    flow.unread = iter(chunks)
+                    yield from flow.unread
                     if decoder.ended:
                         break
                     chunks = pull()
@@ -685,7 +683,7 @@ async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
     decoder = flow.decoder
     try:
         while True:
-            watch, pull = flow.watch, flow.pull
+            watch, pull = flow.watch, flow.answer.chunks(decoder)
             try:
                 chunks, attending = flow.first, True
                 given, turn = 0, monotonic() + TURN_SECONDS
@@ -693,7 +691,8 @@ async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
                     if attending:
                         attending = flow.attend(chunks)
                         await flow.told()
-                    for chunk in chunks:
+                    flow.unread = iter(chunks)
+                    for chunk in flow.unread:
                         yield chunk
                         given += 1
                         if given >= TURN or monotonic() > turn:

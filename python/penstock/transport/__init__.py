@@ -1,7 +1,7 @@
 """Where requests go: the engine of this package, or a client of httpx or httpx2. See `port` for what they share."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BadRequestError
 from . import clients
@@ -10,6 +10,8 @@ from .port import Answer, Port, Request, Route, Scripted, failure, media_type, r
 
 __all__ = [
     "Answer",
+    "AsyncHTTPTransport",
+    "HTTPTransport",
     "Port",
     "Request",
     "Route",
@@ -24,43 +26,55 @@ __all__ = [
 ]
 
 
-def blocking_port(client: Any, route: Route) -> Port:
+if TYPE_CHECKING:
+    from .mounts import AsyncHTTPTransport, HTTPTransport
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("AsyncHTTPTransport", "HTTPTransport"):
+        from . import mounts  # which imports httpx
+
+        return getattr(mounts, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def blocking_port(client: Any, route: Route, transport: str | None = None) -> Port:
     """A port for `completion`: the caller's own client, or the engine, or the shared client.
 
     Raises:
         BadRequestError: the client is not a blocking one, or the engine was asked for what it cannot do.
     """
-    if _engine(client, route, None):
+    if _engine(client, transport, route, None):
         from . import native
 
         return native.NativePort(route)
     return clients.blocking_port(client, route)
 
 
-async def async_port(client: Any, route: Route) -> Port:
+async def async_port(client: Any, route: Route, transport: str | None = None) -> Port:
     """A port for `acompletion`: the caller's own client, or the engine, or the client of this event loop.
 
     Raises:
         BadRequestError: the client is not an asynchronous one, or the engine was asked for what it cannot do.
     """
     world = clients.World()
-    if _engine(client, route, world.loop):
+    if _engine(client, transport, route, world.loop):
         from . import native
 
         return native.AsyncNativePort(route, world.loop)
     return await clients.async_port(client, route, world)
 
 
-def _engine(client: Any, route: Route, loop: Any) -> bool:
+def _engine(client: Any, transport: str | None, route: Route, loop: Any) -> bool:
     """Whether the engine serves: where it can, unless another was chosen."""
-    if client is not None or route.transport == "httpx":
-        if client is not None and route.transport == "native":
+    if client is not None or transport == "httpx":
+        if client is not None and transport == "native":
             raise BadRequestError(
                 "transport='native' has no use for a client: give one or the other", param="transport"
             )
         return False
     unable = _unable(route, loop)
-    if unable and route.transport == "native":
+    if unable and transport == "native":
         raise BadRequestError(f"transport='native' cannot serve {unable}: transport='httpx' can", param="transport")
     return unable is None
 

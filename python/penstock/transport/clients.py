@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from .._native import Decoder
 from ..clocks import later
 from ..errors import BadRequestError, Headers
-from .port import Request, Route, T
+from .port import Request, Route
+
+T = TypeVar("T")
 
 KEEPALIVE = {"max_connections": None, "max_keepalive_connections": 100, "keepalive_expiry": 30.0}
 """A stream holds its connection for as long as a model talks: a cap on connections would be a queue in disguise. Idle

@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from .._native import AsyncTransfer, ConnectionPool, Decoder, NetworkError, Transfer, Trust
+from .._native import AsyncTransfer, Connections, Decoder, NetworkError, Transfer, Trust
 from ..errors import BadRequestError, Headers
-from .port import Request, Route, T
+from .port import Request, Route
+
+T = TypeVar("T")
 
 
 class NativeAnswer:
@@ -28,7 +30,7 @@ class NativeAnswer:
     async def read(self) -> bytes | None:
         return self.transfer.read()
 
-    def chunks(self, decoder: Decoder) -> Callable[[], Any]:
+    def chunks(self, decoder: Any) -> Callable[[], Any]:
         if type(decoder) is Decoder:
             self.transfer.attach(decoder)
             return self.transfer.pull
@@ -57,13 +59,9 @@ class AsyncNativeAnswer:
         self.loop = loop
 
     async def read(self) -> bytes | None:
-        data = self.transfer.read()
-        if data is None or isinstance(data, bytes):
-            return data
-        later: bytes | None = await data
-        return later
+        return await read(self.transfer)
 
-    def chunks(self, decoder: Decoder) -> Callable[[], Any]:
+    def chunks(self, decoder: Any) -> Callable[[], Any]:
         if type(decoder) is Decoder:
             self.transfer.attach(decoder)
             return self.transfer.pull
@@ -92,7 +90,7 @@ class NativePort:
 
     async def send(self, request: Request, limits: dict[str, float | None]) -> NativeAnswer:
         transfer = Transfer(
-            _pools.pool(_pools.blocking, self.route, request.url),
+            blocking_connections(self.route, request.url),
             request.url,
             list(request.headers.items()),
             request.content,
@@ -118,9 +116,8 @@ class AsyncNativePort:
         self.loop = loop
 
     async def send(self, request: Request, limits: dict[str, float | None]) -> AsyncNativeAnswer:
-        looped = await _pools.of_loop(self.loop)
-        transfer = AsyncTransfer(
-            _pools.pool(looped.pools, self.route, request.url),
+        transfer = await begin(
+            self.route,
             self.loop,
             request.url,
             list(request.headers.items()),
@@ -129,19 +126,6 @@ class AsyncNativePort:
             connect=limits["connect"],
             wait=limits["read"],
         )
-        looped.open.add(transfer)
-        try:
-            while True:
-                place = transfer.send()
-                if place is not None and not isinstance(place, tuple):
-                    place = await place
-                if place is None:
-                    break
-                host, port = place
-                transfer.resolved(await _addresses(self.loop, host, port, limits["connect"]))
-        except BaseException:
-            transfer.close()
-            raise
         status_code, headers = transfer.head or (0, [])
         return AsyncNativeAnswer(transfer, status_code, Headers.of(headers), self.loop)
 
@@ -150,6 +134,40 @@ class AsyncNativePort:
 
     async def aside(self, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)
+
+
+async def begin(route: Route, loop: Any, url: str, *args: Any, connect: float | None, **options: Any) -> AsyncTransfer:
+    """A request up to its response's headers. The arguments are those of AsyncTransfer."""
+    looped = await _pools.of_loop(loop)
+    connections = _pools.connections(looped.pools, route, url)
+    transfer = AsyncTransfer(connections, loop, url, *args, connect=connect, **options)
+    looped.open.add(transfer)
+    try:
+        while True:
+            place = transfer.send()
+            if place is not None and not isinstance(place, tuple):
+                place = await place
+            if place is None:
+                return transfer
+            host, port = place
+            transfer.resolved(await _addresses(loop, host, port, connect))
+    except BaseException:
+        transfer.close()
+        raise
+
+
+async def read(transfer: AsyncTransfer) -> bytes | None:
+    """The next bytes of a response; None at its end."""
+    data = transfer.read()
+    if data is None or isinstance(data, bytes):
+        return data
+    later: bytes | None = await data
+    return later
+
+
+def blocking_connections(route: Route, url: str) -> Connections:
+    """Those of the blocking world to a URL."""
+    return _pools.connections(_pools.blocking, route, url)
 
 
 async def _addresses(loop: Any, host: str, port: int, seconds: float | None) -> list[tuple[str, int]]:
@@ -218,7 +236,7 @@ class _Looped:
     """What an event loop has open: closed when it ends, while there is still a loop to do it in."""
 
     def __init__(self) -> None:
-        self.pools: dict[Any, ConnectionPool] = {}
+        self.pools: dict[Any, Connections] = {}
         self.open: WeakSet[AsyncTransfer] = WeakSet()
         self.keeper = self._keep()
 
@@ -243,7 +261,7 @@ class _Pools:
 
     def begin(self) -> None:
         self.lock = threading.Lock()
-        self.blocking: dict[Any, ConnectionPool] = {}
+        self.blocking: dict[Any, Connections] = {}
         self.looped: WeakKeyDictionary[Any, _Looped] = WeakKeyDictionary()
         self.trust: dict[Any, Trust] = {}
 
@@ -260,7 +278,7 @@ class _Pools:
             await anext(looped.keeper)
         return looped
 
-    def pool(self, pools: dict[Any, ConnectionPool], route: Route, url: str) -> ConnectionPool:
+    def connections(self, pools: dict[Any, Connections], route: Route, url: str) -> Connections:
         """The pool for a URL, among those of the blocking world or of a loop."""
         proxy = proxy_of(route, url)
         trusted = route.verify, route.cert, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
@@ -272,7 +290,7 @@ class _Pools:
                 pool = pools.get((trusted, proxy))
                 if pool is None:
                     try:
-                        pool = pools[trusted, proxy] = ConnectionPool(self.trust[trusted], proxy=proxy)
+                        pool = pools[trusted, proxy] = Connections(self.trust[trusted], proxy=proxy)
                     except NetworkError as error:
                         raise BadRequestError(error.args[0], param="proxy") from None
         return pool

@@ -11,7 +11,7 @@ The loop over the chunks of a stream is the exception: it takes what `answer.chu
 function in one world and one that may have to be awaited in the other.
 """
 
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -88,10 +88,10 @@ class Scripted:
 
     line = None
 
-    def __init__(self, status_code: int, headers: Headers, parts: Iterable[bytes]) -> None:
+    def __init__(self, status_code: int, headers: Headers, body: bytes) -> None:
         self.status_code = status_code
         self.headers = headers
-        self._parts = iter(parts)
+        self._parts = iter([body])
 
     async def read(self) -> bytes | None:
         return next(self._parts, None)
@@ -110,15 +110,14 @@ class Scripted:
 class Route:
     """How to reach a server: what tells one pool of connections from another. As httpx takes them.
 
-    transport: "native", "httpx", or None for whichever can.
-    lane: for callers with many requests at once: whenever one begins or ends, httpx looks at each connection of the
-        pool for each request in it. At 64 of them that is 7 ms of CPU a request, and in lanes of 8 nothing to speak of.
+    `lane` is for callers with many requests at once: whenever one begins or ends, httpx looks at each connection of the
+    pool for each request in it. At 64 of them that is 7 ms of CPU a request, and in lanes of 8 nothing to speak of.
+    The engine needs no lanes.
     """
 
     proxy: Hashable = None
     verify: Any = True
     cert: Any = None
-    transport: str | None = None
     lane: int = 0
 
 

@@ -9,7 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::connection_pool::ConnectionPool;
+use crate::connections::Connections;
 use crate::decoder::{Decoder, Input, busy};
 use crate::network::{self, Headers};
 
@@ -70,7 +70,9 @@ impl AsyncTransfer {
     /// Has the loop watch the sockets that the transfer waits for, and no others.
     fn watch(slf: &Bound<'_, Self>, state: &mut State) -> PyResult<()> {
         // The rule, and cheap: one socket, to be read.
-        if state.goal != Goal::Head && matches!(state.watched.as_slice(), [only] if only.readable && !only.writable) {
+        if state.goal != Goal::Head
+            && matches!(state.watched.as_slice(), [Want { readable: true, writable: false, .. }])
+        {
             return Ok(());
         }
         let wants = state.transfer.wants();
@@ -266,7 +268,7 @@ impl AsyncTransfer {
     ))]
     #[expect(clippy::too_many_arguments, reason = "a request has as many parts")]
     fn new(
-        pool: &Bound<'_, ConnectionPool>,
+        pool: &Bound<'_, Connections>,
         event_loop: Py<PyAny>,
         url: &str,
         headers: Headers,

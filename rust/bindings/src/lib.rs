@@ -5,7 +5,7 @@ mod async_transfer;
 mod budget;
 mod chunks;
 mod classes;
-mod connection_pool;
+mod connections;
 mod decoder;
 mod errors;
 mod events;
@@ -33,7 +33,7 @@ mod _native {
         CompletionTokensDetails, CompletionUsage, Function, PromptTokensDetails, ToolCall,
     };
     #[pymodule_export]
-    use super::connection_pool::{ConnectionPool, Trust};
+    use super::connections::{Connections, Trust};
     #[pymodule_export]
     use super::decoder::{ChunkIterator, Decoder, decode_response};
     #[pymodule_export]

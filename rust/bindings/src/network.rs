@@ -10,7 +10,7 @@ use penstock_engine::transfer::{Request, Transfer};
 use penstock_engine::url::Url;
 use pyo3::prelude::*;
 
-use crate::connection_pool::ConnectionPool;
+use crate::connections::Connections;
 use crate::decoder::Input;
 
 pyo3::create_exception!(
@@ -30,7 +30,7 @@ pub(crate) type Headers = Vec<(String, String)>;
 
 /// A request about to begin; `connect` and `wait` are the seconds that it has to connect and to be answered.
 pub(crate) fn begin(
-    pool: &ConnectionPool,
+    pool: &Connections,
     method: &str,
     url: &str,
     headers: &Headers,

@@ -12,7 +12,7 @@ use penstock_engine::wait;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::connection_pool::ConnectionPool;
+use crate::connections::Connections;
 use crate::decoder::{Decoder, Input, busy};
 use crate::network::{self, Headers};
 
@@ -128,7 +128,7 @@ impl Transfer {
     ))]
     #[expect(clippy::too_many_arguments, reason = "a request has as many parts")]
     fn new(
-        pool: &Bound<'_, ConnectionPool>,
+        pool: &Bound<'_, Connections>,
         url: &str,
         headers: Headers,
         content: Option<Input<'_>>,

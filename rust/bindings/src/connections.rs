@@ -37,12 +37,12 @@ impl Trust {
 }
 
 #[pyclass(frozen, module = "penstock._native")]
-pub(crate) struct ConnectionPool {
+pub(crate) struct Connections {
     pub(crate) pool: Arc<pool::Pool>,
 }
 
 #[pymethods]
-impl ConnectionPool {
+impl Connections {
     #[new]
     #[pyo3(signature = (trust, *, proxy = None))]
     fn new(trust: &Bound<'_, Trust>, proxy: Option<&str>) -> PyResult<Self> {
