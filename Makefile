@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types rust-test pytest wheel develop fmt load bench bench-quick callgrind report fuzz clean \
+.PHONY: help demo test lint types rust-test pytest wheel develop fmt load bench bench-quick bench-engine callgrind report fuzz clean \
   check-python check-cargo
 
 help: ## this list
@@ -116,17 +116,21 @@ $(LOAD): Cargo.toml $(wildcard Cargo.lock benches/load/*.toml benches/load/src/*
 
 load: $(LOAD) ## the load source that the benches read from
 
-bench: $(BENCH_VENV)/.ready $(LOAD) ## every benchmark, against the peers (about 15 minutes)
+bench: $(BENCH_VENV)/.ready $(LOAD) ## every benchmark, against the peers (about 30 minutes)
 	$(BENCH_PY) benches/parser.py
 	$(BENCH_PY) benches/families.py
 	$(BENCH_PY) benches/imports.py
 	$(BENCH_PY) benches/clients.py
+	$(BENCH_PY) benches/engine.py
 	$(BENCH_PY) benches/memory.py
 	$(BENCH_PY) benches/bulk.py
 
 bench-quick: $(BENCH_VENV)/.ready ## the parser and the imports only (about a minute)
 	$(BENCH_PY) benches/parser.py
 	$(BENCH_PY) benches/imports.py
+
+bench-engine: $(BENCH_VENV)/.ready $(LOAD) ## sockets to chunks, one round without the slowest (about two minutes)
+	$(BENCH_PY) benches/engine.py --quick
 
 callgrind: $(BENCH_VENV)/.ready | check-cargo ## instructions per chunk, in Rust and from Python
 	$(BENCH_PY) benches/callgrind.py --only penstock,split

@@ -4,6 +4,7 @@ Absolute microseconds move with the machine; ratios within one run are what the 
 """
 
 import argparse
+import contextlib
 import datetime as dt
 import importlib.metadata
 import json
@@ -71,6 +72,27 @@ def peak_memory() -> float:
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def memory() -> float:
+    """The memory this process has now, in MiB. On Linux."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+def forget_peak_memory() -> None:
+    """What `peak_memory` finds counts from here on, on Linux."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def raise_file_limit() -> int:
+    """As many open files as the system lets this process and its children have; a socket is one."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
 
 
 def versions() -> dict[str, str]:

@@ -3,6 +3,8 @@
 Every allocation goes through the C library (PYTHONMALLOC=malloc) and is counted there, native ones too, so the figures
 are bytes and not pages. Needs Linux with glibc.
 
+Held open are 10,000 slow streams too, in one process: what they make it grow by, and whether all of them are whole.
+
 Usage: python memory.py [--rounds N] [--only penstock] [--publish]
        python memory.py --client NAME --base URL   (what the above starts)
 """
@@ -14,7 +16,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ import upstream
 
 HERE = Path(__file__).parent
 IDLE = 200
+HELD = 10_000
+SLOW = 8  # seconds between the texts of those
 
 
 class Allocated(ctypes.Structure):
@@ -175,45 +179,105 @@ async def idle(name: str, base: str) -> float:
     os._exit(0)  # nobody is to close 200 streams in good order
 
 
+async def events(iterator: AsyncIterator[Any]) -> int:
+    """How many more events come, in chunks or in bytes."""
+    import peers
+
+    return sum([peers.chunks_in(item) if isinstance(item, bytes) else 1 async for item in iterator])
+
+
+async def hold(name: str, base: str) -> None:
+    """Bytes of resident memory per stream when `HELD` are open, and how many of them were not read to their end."""
+    texts = 4
+    url = f"{base}/plain/pace/{texts}/{SLOW * 1000}/v1"
+    shared: dict[str, Any] = {}
+    async with AsyncExitStack() as stack:
+        held = [await opened(name, url, stack, shared) for _ in range(10)]
+        gc.collect()
+        before = measure.memory()
+        held += [await opened(name, url, stack, shared) for _ in range(HELD)]
+        gc.collect()
+        found = (measure.memory() - before) * 1024 * 1024 / HELD
+        counts = await asyncio.gather(*map(events, held), return_exceptions=True)
+        # The first has been read; the finish reason and the usage come after the texts.
+        print(json.dumps([found, sum(count != texts + 2 for count in counts)]), flush=True)
+        os._exit(0)
+
+
+HOLDING = ("penstock, async", "aiohttp, bytes only, async")
+
+
 def main() -> None:
     parser = measure.arguments(__doc__, rounds=3)
     parser.add_argument("--client", help="be this client")
     parser.add_argument("--base", help="of the upstream")
+    parser.add_argument("--hold", action="store_true", help=f"as this client, hold {HELD} streams")
     options = parser.parse_args()
     if options.client:
-        if options.client in GROWTH:
+        if options.hold:
+            asyncio.run(hold(options.client, options.base))
+        elif options.client in GROWTH:
             print(json.dumps(growth(options.client)))
         else:
             asyncio.run(idle(options.client, options.base))
         return
-    installed = measure.versions()
+    files = measure.raise_file_limit()
     cells: dict[str, dict[str, dict[str, float]]] = {}
+    dropped: dict[str, int] = {}
+    installed = measure.versions()
     with upstream.serve() as base:
-        for shape, names in (("growth from chunk 100 to 10,000", GROWTH), ("each idle stream", IDLING)):
+
+        def answer(name: str, *more: str, malloc: bool = True) -> Any:
+            command = [sys.executable, str(HERE / "memory.py"), "--client", name, "--base", base, *more]
+            environment = {**os.environ, "PYTHONMALLOC": "malloc"} if malloc else None
+            ran = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+            return json.loads(ran.stdout.splitlines()[-1])
+
+        def held(name: str) -> float:
+            size, lost = answer(name, "--hold", malloc=False)
+            dropped[name] = dropped.get(name, 0) + lost
+            return float(size)
+
+        shapes: dict[str, tuple[tuple[str, ...], Callable[[str], float]]] = {
+            "growth from chunk 100 to 10,000": (GROWTH, answer),
+            "each idle stream": (IDLING, answer),
+        }
+        if files > HELD + 100:
+            shapes[f"each of {HELD:,} slow streams, resident"] = (HOLDING, held)
+        else:
+            print(f"{HELD:,} streams are not tried: only {files:,} files may be open (`ulimit -Hn`), a socket is one")
+        for shape, (names, ask) in shapes.items():
             chosen = [
                 name
                 for name in names
                 if measure.wanted(name, options.only) and name.partition(",")[0].partition(".")[0] in installed
             ]
+            if not chosen:
+                continue
             found: dict[str, list[float]] = {name: [] for name in chosen}
             for _ in range(options.rounds):
                 for name in chosen:
-                    command = [sys.executable, str(HERE / "memory.py"), "--client", name, "--base", base]
-                    environment = {**os.environ, "PYTHONMALLOC": "malloc"}
-                    answer = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-                    found[name].append(json.loads(answer.stdout.splitlines()[-1]) / 1024)
+                    found[name].append(ask(name) / 1024)
             cells[shape] = {name: measure.summary(samples) for name, samples in found.items()}
             rows = [
                 [name, *(f"{cell[key]:,.1f}" for key in ("median", "min", "max"))]
                 for name, cell in cells[shape].items()
             ]
             print(f"\n{shape}: KiB, {options.rounds} rounds\n\n{measure.table(['', 'median', 'min', 'max'], rows)}")
+    print(*(f"\n{name}: {lost} of {HELD * options.rounds:,} dropped" for name, lost in dropped.items()), sep="")
     text = sum(
         len((document["choices"][0]["delta"].get("content") or "").encode())
         for document in streams.documents(10_100)[100:10_000]
     )
     print(f"\ntext delivered between chunk 100 and 10,000: {text / 1024:.1f} KiB")
-    result = {"bench": "memory", "unit": "KiB", "rounds": options.rounds, "text": text / 1024, "cells": cells}
+    result = {
+        "bench": "memory",
+        "unit": "KiB",
+        "rounds": options.rounds,
+        "text": text / 1024,
+        "cells": cells,
+        "dropped": dropped,
+    }
     path = measure.save("memory", result, publish=options.publish)
     print(f"\n{measure.heading(json.loads(path.read_text(encoding='utf-8')))}\nwritten to {path}")
 

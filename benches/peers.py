@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 Run = Callable[[], tuple[int, int]]
 AsyncRun = Callable[[], Awaitable[tuple[int, int]]]
+Take = Callable[[Any], int]
+"""What is done with a text, or with the bytes where nothing is parsed: counts its characters, or the chunks in them."""
 
 MODEL = "gpt-4o"
 MESSAGES: Any = [{"role": "user", "content": "Hello!"}]
@@ -21,7 +23,11 @@ os.environ["OPENAI_API_KEY"] = KEY
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it would fetch its prices from the network
 
 
-def penstock(base: str, **options: Any) -> Run:
+def chunks_in(data: bytes) -> int:
+    return data.count(b"data: {")
+
+
+def penstock(base: str, *, take: Take = len, **options: Any) -> Run:
     from penstock import completion
 
     def run() -> tuple[int, int]:
@@ -31,7 +37,7 @@ def penstock(base: str, **options: Any) -> Run:
         ):
             count += 1
             if chunk["choices"]:
-                size += len(chunk["choices"][0]["delta"].get("content") or "")
+                size += take(chunk["choices"][0]["delta"].get("content") or "")
         return count, size
 
     return run
@@ -52,7 +58,7 @@ def penstock_text(base: str, **options: Any) -> Run:
     return run
 
 
-def penstock_async(base: str, **options: Any) -> AsyncRun:
+def penstock_async(base: str, *, take: Take = len, **options: Any) -> AsyncRun:
     from penstock import acompletion
 
     async def run() -> tuple[int, int]:
@@ -62,13 +68,13 @@ def penstock_async(base: str, **options: Any) -> AsyncRun:
         ):
             count += 1
             if chunk.choices:
-                size += len(chunk.choices[0].delta.content or "")
+                size += take(chunk.choices[0].delta.content or "")
         return count, size
 
     return run
 
 
-def openai(base: str) -> Run:
+def openai(base: str, *, take: Take = len) -> Run:
     import openai as sdk
 
     client = sdk.OpenAI(base_url=base, api_key=KEY)
@@ -80,13 +86,13 @@ def openai(base: str) -> Run:
         ):
             count += 1
             if chunk.choices:
-                size += len(chunk.choices[0].delta.content or "")
+                size += take(chunk.choices[0].delta.content or "")
         return count, size
 
     return run
 
 
-def openai_async(base: str, *, aiohttp: bool = False) -> AsyncRun:
+def openai_async(base: str, *, aiohttp: bool = False, take: Take = len) -> AsyncRun:
     import openai as sdk
 
     limits = __import__("httpx").Limits(max_connections=2000)
@@ -100,7 +106,7 @@ def openai_async(base: str, *, aiohttp: bool = False) -> AsyncRun:
         ):
             count += 1
             if chunk.choices:
-                size += len(chunk.choices[0].delta.content or "")
+                size += take(chunk.choices[0].delta.content or "")
         return count, size
 
     return run
@@ -124,7 +130,7 @@ def litellm(base: str) -> Run:
     return run
 
 
-def litellm_async(base: str) -> AsyncRun:
+def litellm_async(base: str, *, take: Take = len) -> AsyncRun:
     import litellm as sdk
 
     sdk.suppress_debug_info = True
@@ -136,7 +142,7 @@ def litellm_async(base: str) -> AsyncRun:
         ):
             count += 1
             if chunk["choices"]:
-                size += len(chunk["choices"][0]["delta"]["content"] or "")
+                size += take(chunk["choices"][0]["delta"]["content"] or "")
         return count, size
 
     return run
@@ -179,7 +185,7 @@ def httpx_sse(base: str) -> Run:
     return run
 
 
-def read(parts: list[bytes], loads: Callable[[bytes], Any]) -> tuple[int, int]:
+def read(parts: list[bytes], loads: Callable[[bytes], Any], take: Take = len) -> tuple[int, int]:
     """Whole events -> how many chunks, how much text."""
     count = size = 0
     for part in parts:
@@ -188,7 +194,7 @@ def read(parts: list[bytes], loads: Callable[[bytes], Any]) -> tuple[int, int]:
         chunk = loads(part[6:])
         count += 1
         if chunk["choices"]:
-            size += len(chunk["choices"][0]["delta"].get("content") or "")
+            size += take(chunk["choices"][0]["delta"].get("content") or "")
     return count, size
 
 
@@ -232,7 +238,7 @@ def httpx_orjson_async(base: str) -> AsyncRun:
     return run
 
 
-def httpx_bytes(base: str) -> Run:
+def httpx_bytes(base: str, *, take: Take = chunks_in) -> Run:
     import httpx
 
     client = httpx.Client()
@@ -241,28 +247,28 @@ def httpx_bytes(base: str) -> Run:
         count = 0
         with client.stream("POST", f"{base}/chat/completions", json=BODY) as response:
             for data in response.iter_bytes():
-                count += data.count(b"data: {")
+                count += take(data)
         return count, 0
 
     return run
 
 
-def httpx_bytes_async(base: str) -> AsyncRun:
+def httpx_bytes_async(base: str, *, take: Take = chunks_in) -> AsyncRun:
     import httpx
 
-    client = httpx.AsyncClient(limits=httpx.Limits(max_connections=2000))
+    client = httpx.AsyncClient(limits=httpx.Limits(max_connections=2000), timeout=60)
 
     async def run() -> tuple[int, int]:
         count = 0
         async with client.stream("POST", f"{base}/chat/completions", json=BODY) as response:
             async for data in response.aiter_bytes():
-                count += data.count(b"data: {")
+                count += take(data)
         return count, 0
 
     return run
 
 
-def aiohttp_orjson_async(base: str) -> AsyncRun:
+def aiohttp_orjson_async(base: str, *, take: Take = len) -> AsyncRun:
     import aiohttp
     import orjson
 
@@ -276,7 +282,7 @@ def aiohttp_orjson_async(base: str) -> AsyncRun:
         async with client[0].post(f"{base}/chat/completions", json=BODY) as response:
             async for data in response.content.iter_any():
                 *whole, rest = (rest + data).split(b"\n\n")
-                found, text = read(whole, orjson.loads)
+                found, text = read(whole, orjson.loads, take)
                 count += found
                 size += text
         return count, size
@@ -284,17 +290,19 @@ def aiohttp_orjson_async(base: str) -> AsyncRun:
     return run
 
 
-def socket_bytes(base: str) -> Run:
-    import socket
-
+def raw(base: str) -> tuple[tuple[str, int], bytes]:
+    """Where to connect, and the request as bytes."""
     url = urlsplit(base)
     body = json.dumps(BODY).encode()
-    request = b"POST %s/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (
-        url.path.encode(),
-        len(body),
-        body,
-    )
-    connection = socket.create_connection((url.hostname or "", url.port or 80))
+    head = b"POST %s/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+    return (url.hostname or "", url.port or 80), head % (url.path.encode(), len(body)) + body
+
+
+def socket_bytes(base: str, *, take: Take = chunks_in) -> Run:
+    import socket
+
+    address, request = raw(base)
+    connection = socket.create_connection(address)
 
     def run() -> tuple[int, int]:
         connection.sendall(request)
@@ -302,7 +310,35 @@ def socket_bytes(base: str) -> Run:
         data = b""
         while not data.endswith(b"0\r\n\r\n"):
             data = connection.recv(65536)
-            count += data.count(b"data: {")
+            count += take(data)
+        return count, 0
+
+    return run
+
+
+def epoll_bytes(base: str, streams: int, *, take: Take = chunks_in) -> Run:
+    """All streams at once in one loop that only waits and reads: nothing that parses can do with less."""
+    import select
+    import socket
+
+    address, request = raw(base)
+    poll = select.epoll()
+    connections = {}
+    for _ in range(streams):
+        connection = socket.create_connection(address)
+        connections[connection.fileno()] = connection
+        poll.register(connection.fileno(), select.EPOLLIN)
+
+    def run() -> tuple[int, int]:
+        for connection in connections.values():
+            connection.sendall(request)
+        count, open_ = 0, streams
+        while open_:
+            for number, _ in poll.poll():
+                data = connections[number].recv(65536)
+                count += take(data)
+                if data.endswith(b"0\r\n\r\n") or not data:
+                    open_ -= 1
         return count, 0
 
     return run

@@ -86,6 +86,34 @@ Microseconds of CPU per chunk of the whole client process, HTTP included, agains
 """
 
 
+def engine_section(result: Result) -> str:
+    slow = result["slow"]
+    notes = "".join(f" `{name}` gets one stream where others get {slow['share']}." for name in slow["names"])
+    parts = []
+    for shape, found in result["cells"].items():
+        latency = any("p50" in cell for cell in found.values())
+        head = ["", "us of CPU per chunk", "ratio", "chunks/s", "peak MiB", *(["p50 us", "p99 us"] if latency else [])]
+        lines = []
+        for name, cell in found.items():
+            if "failed" in cell:
+                lines.append([name, cell["failed"], *[""] * (len(head) - 2)])
+                continue
+            figures = [measure.figure(cell["rate"]["median"]), measure.figure(cell["memory"])]
+            figures += [spread(cell[key]) for key in ("p50", "p99") if key in cell]
+            lines.append([name, spread(cell["cpu"]), ratio(cell["cpu"], "share"), *figures])
+        anchors = " or ".join(f"`{name}`" for name in result["anchors"][shape])
+        parts.append(f"{shape[0].upper()}{shape[1:]} (ratio to {anchors}):\n\n{measure.table(head, lines)}\n")
+    tables = "\n".join(parts)
+    return f"""## Sockets to chunks
+
+The whole client process against a load source in a process of its own: the median of {result["rounds"]} rounds (and
+the range), CPU in user and system mode. Each is compared with the hand-written client on the same event loop; a
+blocking client on a paced stream with a bare socket. Latency is from the server's write to the text in the caller's
+hands.{notes}
+
+{tables}"""
+
+
 def imports_section(result: Result) -> str:
     rows = [
         [name, spread(cell["cpu"]), measure.figure(cell["memory"]["median"])] for name, cell in result["cells"].items()
@@ -99,6 +127,7 @@ Over a bare interpreter, {result["rounds"]} rounds.
 
 
 def memory_section(result: Result) -> str:
+    dropped = result.get("dropped", {})
     tables = "\n\n".join(
         f"KiB, {shape}:\n\n"
         + measure.table(
@@ -107,9 +136,11 @@ def memory_section(result: Result) -> str:
         )
         for shape, found in result["cells"].items()
     )
+    lost = "".join(f" Of the slow streams of `{name}`, {count} were dropped." for name, count in dropped.items())
     return f"""## Memory
 
 Bytes in use, after a collection; {result["text"]:.1f} KiB of text were delivered between chunk 100 and chunk 10,000.
+{lost.strip()}
 
 {tables}
 """
@@ -132,6 +163,7 @@ Per chunk, counted by valgrind; start-up cancels out.
 SECTIONS = {
     "parser": parser_section,
     "clients": clients_section,
+    "engine": engine_section,
     "imports": imports_section,
     "memory": memory_section,
     "callgrind": callgrind_section,

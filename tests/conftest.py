@@ -34,6 +34,15 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def fresh_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test spends the retries of another: there are so many a minute."""
+    from penstock import api
+    from penstock._native import RetryBudget
+
+    monkeypatch.setattr(api, "_budget", RetryBudget(0.2, 100))
+
+
 def pytest_report_header() -> list[str]:
     """Which build is tested: the wheel and not the tree, unless somebody chose otherwise."""
     import penstock

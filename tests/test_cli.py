@@ -405,8 +405,8 @@ def test_one_provider_in_full() -> None:
     assert rows["key_env"] == "OPENAI_API_KEY"
     assert rows["usage"] == "asked=yes when=after the finish reason, in a chunk of its own"
     assert run("providers", "together").stdout == run("providers", "together_ai").stdout
-    refused = run("providers", "replicate")
-    assert (refused.returncode, "replicate is not served: two requests" in refused.stderr) == (2, True)
+    refused = run("providers", "fal_ai")
+    assert (refused.returncode, "fal_ai is not served: does not stream" in refused.stderr) == (2, True)
     unknown = run("providers", "opnai")
     assert (unknown.returncode, "Nearest: openai" in unknown.stderr) == (2, True)
 

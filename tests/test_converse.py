@@ -363,7 +363,9 @@ def at_a_fixed_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_signatures(token: str | None, names: str, signature: str) -> None:
     values = GIVEN | ({"aws_session_token": token} if token else {})
     headers = {"content-type": "application/json", "accept": "*/*", "user-agent": "x"}
-    added = sign.signer(ROW, values)(URL, headers, SIGNED)
+    signed = sign.signer(ROW, values)
+    assert signed is not None
+    added = signed(URL, headers, SIGNED)
     assert added["x-amz-date"] == "20250102T030405Z"
     assert added.get("x-amz-security-token") == token
     assert added["authorization"] == (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import httpx
 import pytest
@@ -16,7 +16,7 @@ from penstock import AuthenticationError, BadRequestError, acompletion, completi
 from penstock.errors import APIError
 from penstock.providers.auth import credential_of
 from penstock.providers.registry import NOT_SERVED, PROVIDERS, ROWS, Provider
-from penstock.providers.resolve import fill, owns, resolve
+from penstock.providers.resolve import fill, owns, resolve, vary
 from penstock.replay import Upstream
 from penstock.replay.cases import FAMILIES
 
@@ -38,6 +38,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "assemblyai": ("https://llm-gateway.assemblyai.com/v1/chat/completions", BEARER),
     "azure": ("https://mine.openai.azure.com/openai/deployments/m/chat/completions?api-version=2024-10-21", API_KEY),
     "azure_ai": ("https://mine.services.ai.azure.com/models/chat/completions?api-version=2024-05-01-preview", API_KEY),
+    "azure_text": ("https://mine.openai.azure.com/openai/deployments/m/completions?api-version=2024-10-21", API_KEY),
     "baseten": ("https://inference.baseten.co/v1/chat/completions", BEARER),
     "bedrock": ("https://bedrock-runtime.mine.amazonaws.com/model/m/converse", BEARER),
     "bedrock_mantle": ("https://bedrock-mantle.us-east-1.api.aws/v1/chat/completions", BEARER),
@@ -102,6 +103,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "novita": ("https://api.novita.ai/v3/openai/chat/completions", BEARER),
     "nscale": ("https://inference.api.nscale.com/v1/chat/completions", BEARER),
     "nvidia_nim": ("https://integrate.api.nvidia.com/v1/chat/completions", BEARER),
+    "oci": ("https://inference.generativeai.mine.oci.oraclecloud.com/openai/v1/chat/completions", BEARER),
     "ollama": ("http://localhost:11434/api/chat", BEARER),
     "ollama_v1": ("http://localhost:11434/v1/chat/completions", BEARER),
     "oobabooga": ("http://localhost:5000/v1/chat/completions", BEARER),
@@ -113,12 +115,17 @@ PLACES: dict[str, tuple[str, str]] = {
     "perplexity": ("https://api.perplexity.ai/chat/completions", BEARER),
     "pinstripes": ("https://pinstripes.io/v1/chat/completions", BEARER),
     "poe": ("https://api.poe.com/v1/chat/completions", BEARER),
+    "predibase": ("https://serving.app.predibase.com/mine/deployments/v2/llms/m/generate", BEARER),
     "prism": ("https://api.prisminference.com/v1/chat/completions", BEARER),
     "publicai": ("https://api.publicai.co/v1/chat/completions", BEARER),
     "qwen_ai_platform": ("https://dashscope.aliyuncs.com/compatible-mode/v1/chat/completions", BEARER),
     "qwencloud": ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1/chat/completions", BEARER),
     "ragflow": ("http://localhost:9380/api/v1/chats_openai/mine/chat/completions", BEARER),
     "reka": ("https://api.reka.ai/v1/chat/completions", BEARER),
+    "replicate": ("https://api.replicate.com/v1/models/m/predictions", BEARER),
+    "sagemaker": ("https://runtime.sagemaker.mine.amazonaws.com/endpoints/m/invocations", BEARER),
+    "sagemaker_chat": ("https://runtime.sagemaker.mine.amazonaws.com/endpoints/m/invocations", BEARER),
+    "sagemaker_nova": ("https://runtime.sagemaker.mine.amazonaws.com/endpoints/m/invocations", BEARER),
     "sail": ("https://api.sailresearch.com/v1/chat/completions", BEARER),
     "sambanova": ("https://api.sambanova.ai/v1/chat/completions", BEARER),
     "sarvam": ("https://api.sarvam.ai/v1/chat/completions", BEARER),
@@ -128,7 +135,11 @@ PLACES: dict[str, tuple[str, str]] = {
     "synthetic": ("https://api.synthetic.new/openai/v1/chat/completions", BEARER),
     "tencent": ("https://tokenhub-intl.tencentcloudmaas.com/v1/chat/completions", BEARER),
     "tensormesh": ("https://serverless.tensormesh.ai/v1/chat/completions", BEARER),
+    "text-completion-codestral": ("https://codestral.mistral.ai/v1/fim/completions", BEARER),
+    "text-completion-inception": ("https://api.inceptionlabs.ai/v1/fim/completions", BEARER),
+    "text-completion-openai": ("https://api.openai.com/v1/completions", BEARER),
     "together_ai": ("https://api.together.xyz/v1/chat/completions", BEARER),
+    "triton": ("http://localhost:8000/v2/models/mine/generate", BEARER),
     "v0": ("https://api.v0.dev/v1/chat/completions", BEARER),
     "veniceai": ("https://api.venice.ai/api/v1/chat/completions", BEARER),
     "vercel_ai_gateway": ("https://ai-gateway.vercel.sh/v1/chat/completions", BEARER),
@@ -139,6 +150,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "volcengine": ("https://ark.cn-beijing.volces.com/api/v3/chat/completions", BEARER),
     "wandb": ("https://api.inference.wandb.ai/v1/chat/completions", BEARER),
     "watsonx": ("https://mine.ml.cloud.ibm.com/ml/v1/text/chat?version=2024-10-08", BEARER),
+    "watsonx_text": ("https://mine.ml.cloud.ibm.com/ml/v1/text/generation?version=2024-10-08", BEARER),
     "xai": ("https://api.x.ai/v1/chat/completions", BEARER),
     "xiaomi_mimo": ("https://api.xiaomimimo.com/v1/chat/completions", BEARER),
     "xinference": ("http://localhost:9997/v1/chat/completions", BEARER),
@@ -149,6 +161,7 @@ PLACES: dict[str, tuple[str, str]] = {
 BASES = {
     "azure": "https://mine.openai.azure.com",
     "azure_ai": "https://mine.services.ai.azure.com",
+    "azure_text": "https://mine.openai.azure.com",
     "custom_openai": "http://localhost:9000/v1",
     "databricks": "https://mine.cloud.databricks.com",
     "heroku": "https://us.inference.heroku.com",
@@ -156,6 +169,7 @@ BASES = {
     "litellm_proxy": "http://localhost:4000",
     "oobabooga": "http://localhost:5000",
     "ragflow": "http://localhost:9380",
+    "triton": "http://localhost:8000/v2/models/mine",
     "xinference": "http://localhost:9997/v1",
 }
 
@@ -196,6 +210,13 @@ VARIANTS: list[tuple[str, dict[str, str], str, str, str]] = [
         "https://mine.eastus2.models.ai.azure.com/v1/chat/completions",
         BEARER,
         "m",
+    ),
+    (
+        "azure_text/d",
+        {"api_base": AZURE, "api_version": "2025-01-01-preview"},
+        f"{AZURE}/openai/deployments/d/completions?api-version=2025-01-01-preview",
+        API_KEY,
+        "d",
     ),
     (
         "baseten/abcd1234",
@@ -285,12 +306,35 @@ VARIANTS: list[tuple[str, dict[str, str], str, str, str]] = [
     ),
 ]
 
+CORTEX = "https://mine.snowflakecomputing.com/api/v2/cortex"
+VARIANTS += [
+    ("snowflake/m", {"api_base": CORTEX}, f"{CORTEX}/inference:complete", BEARER, "m"),
+    (
+        "snowflake/m",
+        {"api_base": "https://mine.snowflakecomputing.com/"},
+        f"{CORTEX}/v1/chat/completions",
+        BEARER,
+        "m",
+    ),
+]
+
 # Who is sent `max_tokens`, or `max_completion_tokens`, as the caller wrote it; all others get `max_tokens`.
 AS_GIVEN = {
     *("assemblyai", "azure", "azure_ai", "cerebras", "clarifai", "cloudflare", "cognition", "cometapi", "compactifai"),
     *("cortecs", "dashscope", "edenai", "gradient_ai", "groq", "helicone", "heroku", "hosted_vllm", "huggingface"),
     *("litellm_proxy", "llamafile", "lm_studio", "meta", "meta_llama", "minimax", "modelscope", "morph", "novita"),
-    *("oobabooga", "openrouter", "ovhcloud", "parasail", "prism", "qwen_ai_platform", "qwencloud", "ragflow", "reka"),
+    *(
+        "oci",
+        "oobabooga",
+        "openrouter",
+        "ovhcloud",
+        "parasail",
+        "prism",
+        "qwen_ai_platform",
+        "qwencloud",
+        "ragflow",
+        "reka",
+    ),
     *("replay", "sail", "scaleway", "snowflake", "tencent", "v0", "vercel_ai_gateway", "watsonx"),
 }
 ALWAYS_NEW = {"openai"}
@@ -309,10 +353,19 @@ ANSWERS = {
     "mistral": "content-parts",
     "openrouter": "usage-after-finish",
     "perplexity": "usage-every-chunk",
+    "predibase": "tokens",
+    "sagemaker": "tokens",
     "sambanova": "reasoning-alias",
+    "text-completion-codestral": "deltas",
+    "triton": "text-output",
     "watsonx": "reasoning",
+    "watsonx_text": "results",
     "zai": "reasoning",
 }
+
+# Who tells no usage, and who does not say why an answer ended either.
+SILENT = {"replicate", "triton"}
+ENDLESS = {"triton"}
 
 # How the model must be written so that it arrives as it was.
 MODELS = {"fireworks_ai": "chat/{}", "ragflow": "chat/c1/{}"}
@@ -343,6 +396,14 @@ def needed(row: Provider) -> dict[str, str]:
         for setting in row.settings
         if setting.default is None and any(f"{{{setting.keyword}}}" in text for text in texts)
     }
+
+
+def identity(row: Provider) -> dict[str, Any]:
+    """What signs for those that know no key at all."""
+    if row.signed_as is None or variables(row):
+        return {}
+    pytest.importorskip("botocore", reason="external: no botocore")
+    return {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "sk-aws-0123456789"}
 
 
 def home(row: Provider) -> dict[str, Any]:
@@ -458,7 +519,7 @@ def test_who_is_not_served_is_said() -> None:
             assert f"{name} is not served: {reason}" in error.message
             assert error.param == ("custom_llm_provider" if apart else "model")
     # A bare name is a model's, not a provider's.
-    assert "not served" not in refused(BadRequestError, "replicate").message
+    assert "not served" not in refused(BadRequestError, "petals").message
 
 
 def test_no_provider_is_missing_in_silence(corpus: Path) -> None:
@@ -540,7 +601,7 @@ def test_a_setting_that_nobody_gives(slug: str, send: Send, monkeypatch: pytest.
 
 @each_row
 def test_a_request_carries_its_own_key_and_no_other(row: Provider, send: Send, everybodys_keys: None) -> None:
-    said = carried(send(f"{row.slug}/m", **home(row)))
+    said = carried(send(f"{row.slug}/m", **home(row), **identity(row)))
     own = variables(row)
     found = {name for other in ROWS for name in variables(other) if secret(name) in said}
     assert found == set(row.key_env[:1] or sorted(own)[:1])
@@ -550,7 +611,7 @@ def test_a_request_carries_its_own_key_and_no_other(row: Provider, send: Send, e
 def test_elsewhere_too_it_is_its_own_key_or_the_one_passed(row: Provider, send: Send, everybodys_keys: None) -> None:
     place = {**needed(row), "api_base": "https://gateway.example/v1"}
     keys = {name for other in ROWS for name in variables(other)}
-    said = carried(send(f"{row.slug}/m", **place))
+    said = carried(send(f"{row.slug}/m", **place, **identity(row)))
     assert {name for name in keys if secret(name) in said} == set(row.key_env[:1])
     said = carried(send(f"{row.slug}/m", api_key="passed", **place))
     assert "passed" in said
@@ -578,7 +639,7 @@ def test_its_key_goes_to_no_other_vendor(row: Provider, everybodys_keys: None) -
 
 @each_row
 def test_without_a_key_nothing_is_sent(row: Provider, send: Send) -> None:
-    if not (row.key_required or row.signed_as):
+    if not (row.key_required or row.signed_as or row.signature):
         request = send(f"{row.slug}/m", **home(row))
         assert not {BEARER, row.auth[0]} & set(request.headers)
         return
@@ -594,7 +655,7 @@ def test_without_a_key_nothing_is_sent_by_asyncio(row: Provider) -> None:
             with pytest.raises(AuthenticationError):
                 await acompletion(f"{row.slug}/m", MESSAGES, stream=True, client=client, **home(row))
 
-    if row.key_required or row.signed_as:
+    if row.key_required or row.signed_as or row.signature:
         asyncio.run(main())
 
 
@@ -753,8 +814,13 @@ def test_a_location_leads_to_no_other_host(send: Send) -> None:
 
 def test_an_arn_knows_its_region(send: Send) -> None:
     arn = "arn:aws:bedrock:eu-west-3:123456789012:inference-profile/eu.m"
-    for given in ({}, {"aws_region_name": "us-east-1"}):
-        assert send(f"bedrock/{arn}", api_key="k", **given).url.host == "bedrock-runtime.eu-west-3.amazonaws.com"
+    for way in ("", "converse/"):
+        for given in ({}, {"aws_region_name": "us-east-1"}):
+            url = send(f"bedrock/{way}{arn}", api_key="k", **given).url
+            assert url.host == "bedrock-runtime.eu-west-3.amazonaws.com"
+            assert url.raw_path == f"/model/{quote(arn, safe='')}/converse".encode()
+    provider, model, values = vary(PROVIDERS["bedrock"], f"invoke/{arn}", None, {})
+    assert (provider.family, model, values["aws_region_name"]) == ("invoke", arn, "eu-west-3")
 
 
 def test_a_token_in_place_of_a_key(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -769,6 +835,9 @@ def test_a_token_in_place_of_a_key(send: Send, monkeypatch: pytest.MonkeyPatch) 
 
 def test_fields_of_the_body_that_settings_fill(send: Send) -> None:
     place: dict[str, Any] = {"watsonx_region_name": "eu-de", "token": "t"}
+    for choice, name in (("auto", "tool_choice_option"), ({"type": "function"}, "tool_choice")):
+        body = json.loads(send("watsonx/m", tool_choice=choice, **place).content)
+        assert {key: value for key, value in body.items() if key.startswith("tool_choice")} == {name: choice}
     request = send("watsonx/org/m", project_id="p", **place)
     assert json.loads(request.content) == {"messages": MESSAGES, "model_id": "org/m", "project_id": "p"}
     request = send("watsonx/org/m", space_id="s", api_version="2025-01-01", **place)
@@ -828,17 +897,21 @@ def test_a_row_streams_and_its_usage_comes_last(row: Provider, world: str, upstr
         return [chunk async for chunk in await acompletion(stream=True, **call)]
 
     *chunks, last = completion(stream=True, **call) if world == "blocking" else asyncio.run(main())
-    asked = upstream.stats()["requests"][-1]["body"]
+    asked = [request for request in upstream.stats()["requests"] if request["method"] == "POST"][-1]["body"]
     assert asked.get("stream_options") == ({"include_usage": True} if row.stream_options else None)
     assert all("usage" in chunk and chunk.usage is None for chunk in chunks)
     assert all(chunk.choices or "prompt_filter_results" in chunk for chunk in chunks)
     assert any(chunk.choices[0].delta.content for chunk in chunks if chunk.choices)
-    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert chunks[-1].choices[0].finish_reason == (None if row.slug in ENDLESS else "stop")
     assert last.choices == []
+    assert "usage" in last
     whole = completion(**{name: value for name, value in call.items() if name != "stream_options"})
     expected = whole.usage
     if row.family == "chat":
         expected = json.loads(FAMILIES["chat"].cases[case].single(usage=True))["usage"]
+    if row.slug in SILENT:
+        assert (last.usage, whole.usage) == (None, None)
+        return
     assert last.usage.source == "reported"
     assert last.usage.complete
     for name in ("prompt_tokens", "completion_tokens", "total_tokens"):

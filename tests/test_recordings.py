@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import json
 import random
+import re
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,9 +76,19 @@ TEXTS: dict[str, Callable[[Json], str]] = {
 """Single bodies whose text the index has otherwise, or not at all, and how to read it."""
 
 UNREAD = {
-    "openllmetry__llms-custom-llm.json": "text generation, not chat: no family of the package's",
+    "other": "Assistants runs, Interactions, agents: no chat, and no family of the package's",
+    "openllmetry__llama-replicate-llama-stream-legacy.0.json": "the first of two answers: where the other one is",
 }
-"""Files of the families below that the package does not read."""
+"""What the package does not read, by family or file."""
+
+TEXTS_ONLY = re.compile(r".*/(completions|complete|generation/text)(\?.*)?")
+"""Request paths at which a text is continued, whatever the index calls the family."""
+
+BY_NAME = {
+    "vercel-ai__openai-completion-text.jsonl": "text",
+    "openllmetry__llms-custom-llm.json": "text",
+}
+"""Recordings without a request path that says it."""
 
 
 class Recording:
@@ -85,7 +96,7 @@ class Recording:
 
     def __init__(self, line: Json, corpus: Path) -> None:
         self.line = line
-        self.family = READ[line["family"]]
+        self.family = READ[family_of(line)]
         self.path = corpus / line["file"]
         self.name = self.path.name
         self.streaming: bool = line["streaming"]
@@ -111,10 +122,18 @@ class Recording:
         return found
 
 
+def family_of(line: Json) -> str:
+    """The key in READ, or UNREAD."""
+    name, path = Path(line["file"]).name, line["request_path"] or ""
+    if name in BY_NAME or (line["family"] == "other" and TEXTS_ONLY.fullmatch(path)):
+        return "text"
+    return name if name in UNREAD else str(line["family"])
+
+
 def recordings(corpus: Path, *, streaming: bool) -> Iterator[Recording]:
     for text in (corpus / "index.jsonl").read_text().splitlines():
         line = json.loads(text)
-        if line["family"] in READ and line["streaming"] == streaming and Path(line["file"]).name not in UNREAD:
+        if line["streaming"] == streaming and family_of(line) not in UNREAD:
             yield Recording(line, corpus)
 
 
@@ -263,6 +282,16 @@ def invoke_usage(recording: Recording) -> Counts | None:
     return Counts(prompt, counted.get("completion"), read, written)
 
 
+def text_usage(recording: Recording) -> Counts | None:
+    raw = recording.line["usage_raw"]
+    if raw is not None and "generated_token_count" in raw:
+        return Counts(raw["input_token_count"], raw["generated_token_count"])
+    if recording.body.startswith(b'[{"generated_text"'):
+        # Not in the index: it stands beside the finish reason.
+        return Counts(None, json.loads(recording.body)[0]["details"]["generated_tokens"])
+    return chat_usage(recording)
+
+
 def first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
@@ -337,6 +366,7 @@ READ = {
     "ollama": Family("ollama", ollama_usage, "ollama", suffix=".ndjson"),
     "bedrock-converse": Family("converse", converse_usage, "bedrock", frame=aws_message, suffix=".eventstream"),
     "bedrock-invoke": Family("invoke", invoke_usage, "bedrock/invoke", suffix=".eventstream"),
+    "text": Family("text", text_usage, "text-completion-openai", "/v1"),
 }
 
 
@@ -631,5 +661,8 @@ def test_oddities(corpus: Path, part: str, look: Callable[[Any], Any], expected:
 
 
 def test_every_recorded_family_is_read(corpus: Path) -> None:
-    lines = map(json.loads, (corpus / "index.jsonl").read_text().splitlines())
-    assert {line["family"] for line in lines} - set(READ) == {"other"}
+    lines = [json.loads(line) for line in (corpus / "index.jsonl").read_text().splitlines()]
+    assert {family_of(line) for line in lines} == {*READ, *UNREAD}
+    hosts = {line["provider"].partition(".")[0] for line in lines if family_of(line) == "other"}
+    assert hosts == {"generativelanguage", "bedrock-agent-runtime", "api"}
+    assert sum(family_of(line) == "text" for line in lines) == 15

@@ -247,7 +247,7 @@ def test_wrong_requests_are_refused(up: Upstream, client: httpx.Client, body: by
 
 
 def test_unknown_paths_are_404(up: Upstream, client: httpx.Client) -> None:
-    assert client.post(f"{up.base_url}/completions", json={}).status_code == 404
+    assert client.post(f"{up.base_url}/embeddings", json={}).status_code == 404
     assert client.get(f"{up.base_url}/chat/completions").status_code == 404
 
 

@@ -5,11 +5,13 @@ A client that is not installed is skipped, and the last lines of the run say so.
 
 import gc
 import inspect
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 
 from penstock import completion
@@ -496,3 +498,82 @@ def test_answers_go_back(up: Upstream, client: str, case: str) -> None:
             {"role": "tool", "tool_call_id": call.id, "content": "12 degrees"} for call in message.tool_calls or ()
         ]
         judged(judge, built(judge, [USER, message, *results, {"role": "user", "content": "And now?"}], tools=[TOOL]))
+
+
+# ---- where the clients of Google Cloud go
+
+
+def seen(ask: Callable[[Any], Any], http: Any = httpx) -> Any:
+    """The request that a client sends by this library; no answer is good enough for it."""
+    requests: list[Any] = []
+
+    def refuse(request: Any) -> Any:
+        requests.append(request)
+        return http.Response(400, json={"error": {"message": "seen"}})
+
+    with http.Client(transport=http.MockTransport(refuse)) as client, pytest.raises(Exception, match="seen"):
+        ask(client)
+    return requests[0]
+
+
+def ours(model: str, **options: Any) -> Any:
+    options = {"messages": [USER], "api_key": "token", "vertex_project": "p", **options}
+    return seen(lambda client: completion(f"vertex_ai/{model}", client=client, **options))
+
+
+LOCATIONS = ["global", "us", "eu", "us-central1"]
+
+
+@pytest.mark.parametrize("location", LOCATIONS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_claude_is_asked_where_its_own_client_asks(location: str, stream: bool) -> None:
+    vertex = sdk("anthropic").AnthropicVertex
+
+    def ask(client: Any) -> Any:
+        theirs = vertex(region=location, project_id="p", access_token="token", http_client=client, max_retries=0)
+        return theirs.messages.create(model="claude-m@1", max_tokens=9, messages=[USER], stream=stream)
+
+    expected = seen(ask, sdk("httpx2"))
+    asked = ours("claude-m@1", max_tokens=9, stream=stream, vertex_location=location)
+    assert str(asked.url) == str(expected.url)
+    assert asked.headers["authorization"] == expected.headers["authorization"]
+    said, wanted = json.loads(asked.content), json.loads(expected.content)
+    said["messages"] = [{**message, "content": message["content"][0]["text"]} for message in said["messages"]]
+    # Newer clients name a newer version of the API; the one named here is that of the wire that is read here.
+    assert said.pop("anthropic_version") == "vertex-2023-10-16"
+    assert wanted.pop("anthropic_version")
+    assert said == {name: value for name, value in wanted.items() if value is not False}
+
+
+@pytest.mark.parametrize("location", LOCATIONS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_gemini_is_asked_where_its_own_client_asks(location: str, stream: bool) -> None:
+    genai = sdk("google.genai")
+    credentials = sdk("google.oauth2.credentials").Credentials("token")
+
+    def ask(client: httpx.Client) -> Any:
+        options = {"api_version": "v1", "httpx_client": client}
+        theirs = genai.Client(
+            vertexai=True, project="p", location=location, credentials=credentials, http_options=options
+        )
+        if stream:
+            return list(theirs.models.generate_content_stream(model="gemini-m", contents="Hello"))
+        return theirs.models.generate_content(model="gemini-m", contents="Hello")
+
+    expected, asked = seen(ask), ours("gemini-m", stream=stream, vertex_location=location)
+    assert str(asked.url) == str(expected.url)
+    assert asked.headers["authorization"] == expected.headers["authorization"]
+    assert json.loads(asked.content) == json.loads(expected.content)
+
+
+def test_an_api_key_is_sent_where_googles_own_client_sends_it() -> None:
+    genai = sdk("google.genai")
+
+    def ask(client: httpx.Client) -> Any:
+        options = {"api_version": "v1", "httpx_client": client}
+        theirs = genai.Client(vertexai=True, api_key="AIzaExample", http_options=options)
+        return theirs.models.generate_content(model="gemini-m", contents="Hello")
+
+    expected, asked = seen(ask), ours("gemini-m", api_key="AIzaExample", vertex_project=None)
+    assert str(asked.url) == str(expected.url)
+    assert asked.headers["x-goog-api-key"] == expected.headers["x-goog-api-key"]

@@ -224,6 +224,12 @@ def test_the_secrets_of_the_variables_go_to_no_other_vendor(server: Server, monk
     monkeypatch.setenv("DATABRICKS_CLIENT_SECRET", SECRET)
     with pytest.raises(AuthenticationError, match="openai"):
         blocking("databricks/m", api_base="https://api.openai.com/v1")
+    # Not even with the half of them that is no secret passed; all of it is the caller's to give away.
+    elsewhere: dict[str, Any] = {"api_base": "https://api.openai.com/v1", "proxy": "http://localhost:1"}
+    with pytest.raises(AuthenticationError, match="openai"):
+        blocking("azure/d", tenant_id="t", client_id="c", **elsewhere)
+    with pytest.raises(APIConnectionError, match="no token from"):
+        blocking("azure/d", tenant_id="t", client_id="c", client_secret=SECRET, max_retries=0, **elsewhere)
     assert not server.asked
 
 

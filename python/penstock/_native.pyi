@@ -20,10 +20,16 @@ __all__ = [
     "CompletionTokensDetails",
     "CompletionUsage",
     "Decoder",
+    "DeploymentStatus",
     "EventDecoder",
+    "Failure",
     "Function",
+    "Lease",
+    "Pool",
     "PromptTokensDetails",
     "Record",
+    "Refusal",
+    "RetryBudget",
     "ServerSentEvent",
     "ToolCall",
     "__version__",
@@ -389,3 +395,160 @@ def decode_error(status: int, body: Buffer, /, *, headers: Sequence[tuple[str, s
     """The APIStatusError for a response of this status: class, message, code, type, param, retry_after and request_id
     read from body and headers by the rules common to all providers. `now` is Unix seconds, for retry-after dates.
     """
+
+@final
+class Failure:
+    """What the rules of retrying want to know of an exception.
+
+    Args:
+        classes: the names of its classes, the most derived first; those that are none of penstock.errors are skipped.
+        code, kind: `code` and `type` as the provider sent them.
+        retry_after: seconds.
+        advice: the provider's `x-should-retry`.
+    """
+
+    def __new__(
+        cls,
+        classes: Sequence[str],
+        /,
+        *,
+        code: str | None = None,
+        kind: str | None = None,
+        retry_after: float | None = None,
+        advice: bool | None = None,
+    ) -> Self: ...
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed later."""
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another deployment of the same model may do better at once."""
+    @property
+    def falls_back(self) -> bool:
+        """Whether another model may do better, once retries are spent."""
+    def pause(self, retries: int, max_retries: int, chance: float, /, *, first: float = 0.5) -> float | None:
+        """Seconds to wait before the next attempt, or None for no more of them. `chance` is in [0, 1)."""
+    @staticmethod
+    def backoff(retries: int, chance: float, /, *, first: float = 0.5) -> float:
+        """Seconds to wait where nobody has said how long: they double, up to eight."""
+
+@final
+class RetryBudget:
+    """In any minute with N requests there are at most `ratio * N + reserve` retries. Times are seconds of any clock."""
+
+    def __new__(cls, ratio: float, reserve: float, /) -> Self: ...
+    def request(self, now: float, /) -> None:
+        """A request has come, which is no retry."""
+    def retry(self, now: float, /) -> bool:
+        """Takes one retry, if there is one left."""
+
+@final
+class Pool:
+    """The deployments of one model: which one a request goes to. Any number of threads may use it at once.
+
+    Times are seconds of a clock that does not go back.
+
+    Args:
+        strategy: "shuffle", "least-busy", "lowest-latency", "lowest-cost" or "lowest-usage".
+        deployments: each a mapping with all of: rpm, tpm, max_parallel (limits, or None), allowed_fails (None: never
+            left alone), cooldown (seconds), weight, order (lowest first), price (of a token, or None), tags (list of
+            str), max_prompt (tokens, or None).
+
+    Raises:
+        ValueError: an unknown strategy.
+    """
+
+    def __new__(cls, strategy: str, deployments: Sequence[Mapping[str, Any]], /) -> Self: ...
+    def lease(
+        self,
+        now: float,
+        chance: float,
+        /,
+        *,
+        tags: Sequence[str] = (),
+        all_tags: bool = False,
+        prompt: int = 0,
+        tokens: int = 0,
+        stream: bool = False,
+        without: Sequence[int] = (),
+    ) -> Lease | Refusal:
+        """A deployment for a request, or why there is none.
+
+        Args:
+            now: the time.
+            chance: a random number in [0, 1).
+            tags: only deployments with one of them (all_tags: with all), else those with the tag "default".
+            all_tags: see tags.
+            prompt: tokens of the prompt, about.
+            tokens: tokens of prompt and answer, about; what they were is said when the lease is settled.
+            stream: whether the time to the beginning of the answer matters, not that to its end.
+            without: deployments that are not wanted, by index.
+        """
+    def status(self, now: float, /) -> list[DeploymentStatus]:
+        """Each deployment as it is now, in their order."""
+
+@final
+class Lease:
+    """Leave to ask one deployment. Its place is taken until one of `answered`, `failed` and `left`, the first of which
+    counts, or until the lease is dropped."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def taken(self) -> float:
+        """When it was given."""
+    def began(self, seconds: float, now: float, /) -> None:
+        """The first event of a stream is there, so many seconds after it was asked for."""
+    def answered(self, now: float, /, *, seconds: float | None = None, tokens: int | None = None) -> None:
+        """It went well, in so many seconds (None where that says nothing), with so many tokens (None: the estimate)."""
+    def failed(self, failure: Failure, now: float, /, *, tokens: int | None = None) -> None:
+        """It failed. Whether the deployment is to blame depends on the failure."""
+    def left(self, now: float, /, *, tokens: int | None = None) -> None:
+        """It was given up before there was anything to tell."""
+
+@final
+class Refusal:
+    """Why no deployment can be asked."""
+
+    @property
+    def cause(self) -> str:
+        """"unmatched" (no such tags), "excepted" (none but those not wanted), "failing" (all are left alone because
+        they fail) or "limited" (all are at their limits)."""
+    @property
+    def after(self) -> float | None:
+        """Seconds until one can be, as far as the clock decides."""
+    @property
+    def busy(self) -> bool:
+        """Whether the end of another request may make room before that."""
+
+@final
+class DeploymentStatus:
+    """A deployment as it was when asked for."""
+
+    @property
+    def health(self) -> str:
+        """"up", "cooling" (left alone) or "probing" (one request is on its way to see)."""
+    @property
+    def cooling(self) -> float:
+        """Seconds that it will be left alone."""
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def answered(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
+    @property
+    def tokens(self) -> int:
+        """In all, as far as they were reported."""
+    @property
+    def rpm(self) -> int:
+        """Requests of the last minute."""
+    @property
+    def tpm(self) -> int:
+        """Tokens of the last minute: reported, or estimated where nothing was."""
+    @property
+    def first_token(self) -> float | None:
+        """Seconds to the beginning of a stream: a peak-sensitive moving average."""
+    @property
+    def whole(self) -> float | None:
+        """Seconds to a whole response, likewise."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from .providers.registry import NOT_SERVED, ROWS, Provider
+from .providers.registry import NEVER, NOT_SERVED, ROWS, Provider
 from .providers.resolve import base_of, first_set, resolve, settings, vary
 from .wire import Parameters
 
@@ -18,9 +18,12 @@ WHEN = {
     "cohere": "with the finish reason",
     "converse": "after the finish reason, in an event of its own",
     "gemini": "in every event",
+    "invocations": "as the hosted server tells it",
     "invoke": "as the model's own family tells it",
     "ollama": "in the last line",
+    "predictions": NEVER,
     "responses": "in the last event",
+    "text": "with the finish reason",
 }
 """When a stream of a family tells its usage, unless the row knows better."""
 
@@ -34,7 +37,8 @@ def list_providers() -> list[dict[str, Any]]:
         caller, or a variable of base_env, must give it. path: what follows it.
     key_env, base_env: the variables for key and base URL, first set one wins. key_required: whether it is refused to
         call without a key. signed_as: the AWS service that requests are signed for where there is no key, or None.
-        google_scope: what Google's credentials are asked for where there is no key, or None.
+        google_scope: what Google's credentials are asked for where there is no key, or None. signature: the settings
+        of an RSA key that requests are signed with where there is no key.
     tokens: what may be given instead of a key: keyword (or None), env. grants: settings that are exchanged for one, and
         `api_key` where the key itself is exchanged.
     settings: keywords of its own: keyword, env, default.
@@ -78,6 +82,7 @@ def _plain(row: Provider) -> dict[str, Any]:
         "key_required": row.key_required,
         "signed_as": row.signed_as,
         "google_scope": row.google_scope,
+        "signature": [row.signature.key, row.signature.key_file] if row.signature is not None else [],
         "tokens": [{"keyword": token.keyword, "env": list(token.env)} for token in row.tokens],
         "grants": [list(grant.needs) for grant in row.grants],
         "settings": [
@@ -170,9 +175,11 @@ def _key(row: dict[str, Any]) -> str:
             if "api_key" not in grant:
                 yield "or " + " with ".join(_code(known[name]) for name in grant)
         if row["signed_as"]:
-            yield "or AWS credentials"
+            yield "or AWS credentials" if names else "AWS credentials"
         elif row["google_scope"]:
             yield "or Google credentials"
+        elif row["signature"]:
+            yield "or an RSA key: " + ", ".join(_code(known[name]) for name in row["signature"])
         elif not row["key_required"]:
             yield "(needs none)" if names else "needs none"
 
@@ -181,6 +188,8 @@ def _key(row: dict[str, Any]) -> str:
 
 def _usage(row: dict[str, Any]) -> str:
     asked, when = ("asked" if row["usage"]["asked"] else "unasked"), row["usage"]["when"]
+    if when == NEVER:
+        return NEVER
     return asked if when == WHEN["chat"] else f"{asked}, {when}"
 
 

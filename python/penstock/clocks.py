@@ -122,12 +122,17 @@ class Watch:
 
     def _limits(self) -> "dict[str, float | None]":
         """Seconds for the HTTP library until the response headers are there: the part where it keeps the time."""
-        left = min(self.first_due, self.total_due) - self.began
+        left = min(self.first_due, self.total_due) - monotonic()
         wait = None if left == NEVER else max(left, 0.001)
         connect = self.timeouts.connect
         if connect is not None and wait is not None:
             connect = min(connect, wait)
         return {"connect": connect, "read": wait, "write": wait, "pool": None}
+
+    def again(self) -> None:
+        """Another request of the same attempt: what was asked for is in its answer."""
+        self.seen = NEVER
+        self.limits = self._limits()
 
     def due(self) -> "tuple[float, str]":
         """When the next clock runs out if nothing happens (monotonic seconds), and its name."""

@@ -2,11 +2,11 @@
 
 import atexit
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from weakref import WeakSet
 
 from ._native import ChatCompletion, ChatCompletionChunk, CompletionUsage, Decoder
@@ -14,6 +14,9 @@ from .clocks import NEVER, Watch
 from .errors import APIConnectionError, APIError, APIResponseValidationError, Headers, Response
 from .parser import TURN, ending, other_tasks
 from .transport import Answer, failure, media_type, request_id, run
+
+if TYPE_CHECKING:
+    from .hooks import Observation
 
 TAIL = 0.25
 """Seconds for the end of the body after the stream has said that it is over: with it the connection can be used again,
@@ -50,7 +53,8 @@ class Attempt:
     """One request of a call.
 
     seconds: from sending it to its error or, for the last one, to its first event. usage: what it had cost until it
-    failed, where the provider said so; it is in no other total.
+    failed, where the provider said so; it is in no other total. deployment: the id of the router's, if one chose it.
+    base_url: where it was sent.
     """
 
     provider: str
@@ -59,6 +63,8 @@ class Attempt:
     status_code: int | None = None
     error: APIError | None = None
     usage: CompletionUsage | None = None
+    deployment: str | None = None
+    base_url: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,11 @@ it, left its loop, or let go of it."""
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a stream ended, and what was known then. `error` is what it was failed or cancelled by."""
+    """How a stream ended, and what was known then.
+
+    error: what it was failed or cancelled by. dropped: it was let go of, perhaps to the garbage collector: whoever is
+    told of it now is told in any thread, under any lock.
+    """
 
     how: How
     error: BaseException | None
@@ -90,6 +100,7 @@ class Outcome:
     timings: Timings
     attempts: Sequence[Attempt]
     decoder: Decoder
+    dropped: bool = False
 
     def response(self) -> ChatCompletion | None:
         """What had been received, built now; None if nothing was or nothing was kept."""
@@ -154,16 +165,21 @@ class Exchange:
         """Gives the connection back, or aborts what is still coming. Never raises: there is nothing left to save."""
         if not self.closed:
             self.closed = True
-            self.watch.stop()
-            if not self.watch.inherited:
-                with suppress(Exception):
-                    await self.answer.close()
+            await self.release()
+
+    async def release(self) -> None:
+        """The same, to go on with another answer."""
+        self.watch.stop()
+        if not self.watch.inherited:
+            with suppress(Exception):
+                await self.answer.close()
 
 
 class Flow(Exchange):
     """The body of a stream on its way through a decoder.
 
-    `complete` adds to an error what the call knows: provider, model.
+    `complete` adds to an error what the call knows: provider, model. `resume`, where the caller wants it, has another
+    answer take the place of one that was cut; it raises the error if there is none.
     """
 
     def __init__(
@@ -175,6 +191,9 @@ class Flow(Exchange):
         self.first: list[Any] = []
         self.to_first_token: float | None = None
         self.left = False
+        self.resume: Callable[[Flow, APIError], Awaitable[Flow]] | None = None
+        self.observation: Observation | None = None
+        self._dropped = False
         self._complete = complete
         self._listeners: list[Callable[[Outcome], object]] = []
         self._settled = threading.Lock()  # taken once, and never given back
@@ -188,6 +207,11 @@ class Flow(Exchange):
         self._listeners.append(listener)
         _heard.add(self)
 
+    def observe(self, observation: "Observation") -> None:
+        """Has the hooks of the call told of the first token and of the end."""
+        self.observation = observation
+        self.on_settled(observation.settled)
+
     def settle(self, how: How, error: BaseException | None = None) -> None:
         """The stream has ended: tells those who listen, the first time."""
         # A forked child has a copy of its parent's stream, which ends in the parent.
@@ -195,16 +219,28 @@ class Flow(Exchange):
             return
         if self._listeners:
             how = "left" if self.left else how
-            outcome = Outcome(how, error, self.decoder.usage, self.timings(), self.attempts, self.decoder)
+            known = self.decoder.usage, self.timings(), self.attempts, self.decoder
+            outcome = Outcome(how, error, *known, dropped=self._dropped)
             for listener in self._listeners:
                 listener(outcome)
 
     def abandon(self) -> None:
         """As of an Exchange."""
         super().abandon()
+        self._dropped = True
         self.settle("left")
 
     __del__ = abandon
+
+    async def close(self) -> None:
+        """As of an Exchange; the hooks have been told when it returns."""
+        await super().close()
+        await self.told()
+
+    async def told(self) -> None:
+        """Waits for hooks that have something to wait for."""
+        if self.observation is not None:
+            await self.observation.told()
 
     def timings(self) -> Timings:
         """How fast it went so far."""
@@ -240,6 +276,11 @@ class Flow(Exchange):
         self.first = self.decoder.finish()
         return None
 
+    def read_text(self) -> None:
+        """Has the decoder give text alone from here on, unless it has to keep what another answer must repeat."""
+        if self.resume is None:
+            self.decoder.read_text()
+
     def attend(self, chunks: Sequence[Any]) -> bool:
         """Looks after the clocks by hand, and tells whether that is needed any longer.
 
@@ -249,6 +290,8 @@ class Flow(Exchange):
         if self.to_first_token is None and any(map(speaks, chunks)):
             self.to_first_token = self.watch.seen - self.watch.began
             self.watch.first_due = NEVER
+            if self.observation is not None:
+                self.observation.first_token()
         return self.to_first_token is None or not self.watch.armed
 
     async def tail(self) -> None:
@@ -260,28 +303,52 @@ class Flow(Exchange):
                     pass
         await self.close()
 
-    def broken(self, error: Exception) -> tuple[list[Any], Exception | None]:
-        """What a failed read means: the chunks that were still to come, and the error to raise behind them.
-
-        No error if the completion was complete, or the caller has closed the stream.
-        """
+    def ended(self) -> tuple[list[Any], Exception | None]:
+        """What the end of the body brings: chunks, and the error to raise behind them if the completion is cut."""
         rest: list[Any] = []
         if self.left or self.closed:
             return rest, None  # by the caller, perhaps from another thread or task
+        try:
+            for chunk in ending(self.decoder):
+                rest.append(chunk)  # noqa: PERF402  what came before an error counts
+        except APIError as error:
+            return rest, self.complete(error)
+        return rest, None
+
+    def broken(self, error: Exception) -> tuple[list[Any], Exception | None]:
+        """What a failed read brings: as `ended`, for the last event may be whole but for its blank line."""
         known = failure(error, self.watch)
+        if self.left or self.closed:
+            return [], None
+        rest: list[Any] = []
         if type(known) is APIConnectionError and known is not error:
-            try:
-                rest.extend(ending(self.decoder))  # the last event may be whole but for its blank line
-            except APIError:
-                known = APIConnectionError(f"the stream was cut: {known.message}")
-            else:
+            rest, cut = self.ended()
+            if cut is None:
                 return rest, None
+            known = APIConnectionError(f"the stream was cut: {known.message}")
         if known is None:
             return rest, error
         raised = self.complete(known)
         if raised is not error:
             raised.__cause__ = error
         return rest, raised
+
+    async def mend(self, cut: Exception) -> bool:
+        """Goes on with another answer, where that is wanted and can be had. False if the caller has left meanwhile.
+
+        Raises:
+            APIError: `cut`, or that the other answer is another one indeed.
+        """
+        if self.resume is None or not isinstance(cut, APIError):
+            raise cut
+        await self.release()
+        following = await self.resume(self, cut)
+        following.closed = True  # its answer is this one's from here on
+        self.answer, self.watch, self.first = following.answer, following.watch, following.first
+        self.to_headers, self.to_first_token = following.to_headers, None
+        if self.left:
+            await self.release()
+        return not self.left
 
     def complete(self, error: APIError) -> APIError:
         """The error with all that is known about it here."""
@@ -293,6 +360,30 @@ class Flow(Exchange):
             request_id=request_id(self.answer.headers),
         )
         return self._complete(error)
+
+    async def collect(self) -> ChatCompletion:
+        """Reads to the end, for a caller who wants no stream, and closes. The complete response.
+
+        Raises:
+            APIError: the stream ends badly.
+        """
+        chunks, decoder = self.first, self.decoder
+        try:
+            while not decoder.ended:
+                self.attend(chunks)
+                data = await self.read()
+                if data is None:
+                    break
+                chunks = decoder.feed(data)
+            for _ in ending(decoder):
+                pass
+            await self.tail()
+        finally:
+            await self.close()
+        response: ChatCompletion | None = decoder.response()
+        if response is None:
+            raise APIResponseValidationError("the stream was empty")
+        return response
 
     async def drain(self, max_seconds: float | None, max_tokens: int | None) -> CompletionUsage | None:
         """Reads on, gives nothing out, and closes. The usage known at the end."""
@@ -333,6 +424,8 @@ def _exit() -> None:
     """Streams that are open at the end have ended too: by the caller."""
     for flow in list(_heard):
         flow.settle("left")
+        if flow.observation is not None:
+            flow.observation.tell_elsewhere()
 
 
 def is_event(data: bytes) -> bool:
@@ -441,7 +534,7 @@ class Stream(_Handle):
 
     def text(self) -> Iterator[str]:
         """The text of choice 0: a non-empty str per delta. Cheaper than chunks, for nothing else is built or kept."""
-        self._flow.decoder.read_text()
+        self._flow.read_text()
         for item in self._chunks:
             if text := text_of(item):
                 yield text
@@ -501,7 +594,7 @@ class AsyncStream(_Handle):
 
     async def text(self) -> AsyncIterator[str]:
         """The text of choice 0: a non-empty str per delta. Cheaper than chunks, for nothing else is built or kept."""
-        self._flow.decoder.read_text()
+        self._flow.read_text()
         async for item in self._chunks:
             if text := text_of(item):
                 yield text
@@ -525,34 +618,36 @@ class AsyncStream(_Handle):
         return await self._flow.drain(max_seconds, max_tokens)
 
 
-# The two hot loops: the same but for the awaiting. What happens once per stream is in Flow.
+# The two hot loops: the same but for the awaiting. What happens once per stream is in Flow. One turn of the outermost
+# loop is one answer; `on_stream_cut` can bring a further one.
 
 
 def _chunks(flow: Flow) -> Generator[Any, None, None]:
-    decoder, watch, feed, pull = flow.decoder, flow.watch, flow.decoder.feed, flow.answer.source.__next__
+    decoder, feed = flow.decoder, flow.decoder.feed
     try:
-        rest, raised = _NOTHING
-        try:
-            chunks, attending = flow.first, True
-            while True:
-                if attending:
-                    attending = flow.attend(chunks)
-                yield from chunks
-                if decoder.ended:
-                    break
-                try:
-                    data = pull()
-                except StopIteration:
-                    flow.over()
-                    break
-                watch.seen = monotonic()
-                chunks = feed(data)
-            yield from ending(decoder)
-        except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
-            rest, raised = flow.broken(error)
-        yield from rest
-        if raised is not None:
-            raise raised  # noqa: TRY301  once the rest has been handed out
+        while True:
+            watch, pull = flow.watch, flow.answer.source.__next__
+            try:
+                chunks, attending = flow.first, True
+                while True:
+                    if attending:
+                        attending = flow.attend(chunks)
+                    yield from chunks
+                    if decoder.ended:
+                        break
+                    try:
+                        data = pull()
+                    except StopIteration:
+                        flow.over()
+                        break
+                    watch.seen = monotonic()
+                    chunks = feed(data)
+                rest, cut = flow.ended()
+            except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
+                rest, cut = flow.broken(error)
+            yield from rest
+            if cut is None or not run(flow.mend(cut)):
+                break
         flow.settle("complete")
         run(flow.tail())
     except GeneratorExit:
@@ -566,40 +661,41 @@ def _chunks(flow: Flow) -> Generator[Any, None, None]:
 
 
 async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
-    decoder, watch, feed, pull = flow.decoder, flow.watch, flow.decoder.feed, flow.answer.source.__anext__
+    decoder, feed = flow.decoder, flow.decoder.feed
     try:
-        rest, raised = _NOTHING
-        try:
-            chunks, attending = flow.first, True
-            while True:
-                if attending:
-                    attending = flow.attend(chunks)
-                if len(chunks) == 1:
-                    yield chunks[0]  # the HTTP library gives the loop a turn with each read
-                else:
-                    turn = monotonic() + TURN_SECONDS
-                    for given, chunk in enumerate(chunks, 1):
-                        yield chunk
-                        if given % TURN == 0 or monotonic() > turn:
-                            await other_tasks()
-                            turn = monotonic() + TURN_SECONDS
-                if decoder.ended:
-                    break
-                try:
-                    data = await pull()
-                except StopAsyncIteration:
-                    flow.over()
-                    break
-                watch.seen = monotonic()
-                chunks = feed(data)
-            for chunk in ending(decoder):
+        while True:
+            watch, pull = flow.watch, flow.answer.source.__anext__
+            try:
+                chunks, attending = flow.first, True
+                while True:
+                    if attending:
+                        attending = flow.attend(chunks)
+                        await flow.told()
+                    if len(chunks) == 1:
+                        yield chunks[0]  # the HTTP library gives the loop a turn with each read
+                    else:
+                        turn = monotonic() + TURN_SECONDS
+                        for given, chunk in enumerate(chunks, 1):
+                            yield chunk
+                            if given % TURN == 0 or monotonic() > turn:
+                                await other_tasks()
+                                turn = monotonic() + TURN_SECONDS
+                    if decoder.ended:
+                        break
+                    try:
+                        data = await pull()
+                    except StopAsyncIteration:
+                        flow.over()
+                        break
+                    watch.seen = monotonic()
+                    chunks = feed(data)
+                rest, cut = flow.ended()
+            except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
+                rest, cut = flow.broken(error)
+            for chunk in rest:
                 yield chunk
-        except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
-            rest, raised = flow.broken(error)
-        for chunk in rest:
-            yield chunk
-        if raised is not None:
-            raise raised  # noqa: TRY301  once the rest has been handed out
+            if cut is None or not await flow.mend(cut):
+                break
         flow.settle("complete")
         await flow.tail()
     except GeneratorExit:
@@ -610,9 +706,6 @@ async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
         raise
     finally:
         await flow.close()
-
-
-_NOTHING: tuple[Sequence[Any], Exception | None] = (), None
 
 
 def as_events(completion: ChatCompletion) -> bytes:

@@ -46,11 +46,12 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A POST. Its repr leaves the headers out: one of them is the key."""
+    """A request. Its repr leaves the headers out: one of them is the key."""
 
     url: str
     headers: Mapping[str, str]
     content: bytes
+    method: str = "POST"
 
     def __repr__(self) -> str:
         return f"<Request {self.url.partition('?')[0]}>"
@@ -216,7 +217,14 @@ class AsyncPort:
 
     async def send(self, request: Request, limits: dict[str, float | None]) -> AsyncAnswer:
         built = _build(self.client, request, limits)
-        return AsyncAnswer(await self.client.send(built, stream=True, follow_redirects=False), self.world)
+        try:
+            return AsyncAnswer(await self.client.send(built, stream=True, follow_redirects=False), self.world)
+        except Exception:
+            raise
+        except BaseException:
+            for connection in _forsaken(self.client):
+                self.world.later(connection.aclose)
+            raise
 
     async def sleep(self, seconds: float) -> None:
         await self.world.sleep(seconds)
@@ -226,9 +234,26 @@ class AsyncPort:
         return result
 
 
+def _forsaken(client: Any) -> Iterator[Any]:
+    """The connections that stand, that no request was sent on, and that none ever will be.
+
+    httpcore 1.0 keeps one for ever whose request is cancelled just then: neither idle nor closed, it is nobody's.
+    """
+    for transport in {getattr(client, "_transport", None), *getattr(client, "_mounts", {}).values()}:
+        pool = getattr(transport, "_pool", None)
+        used = [request.connection for request in getattr(pool, "_requests", ())]
+        for connection in getattr(pool, "connections", ()):
+            if connection not in used and ", NEW," in repr(connection):
+                yield connection
+
+
 def _build(client: Any, request: Request, limits: dict[str, float | None]) -> Any:
     return client.build_request(
-        "POST", request.url, headers=request.headers, content=request.content, extensions={"timeout": limits}
+        request.method,
+        request.url,
+        headers=request.headers,
+        content=request.content,
+        extensions={"timeout": limits},
     )
 
 

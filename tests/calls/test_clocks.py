@@ -1,14 +1,21 @@
 """The four clocks. No test measures how fast something is; each waits for a clock that must run out, or must not."""
 
+import asyncio
+import socket
+import sys
 import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
-from penstock import APITimeoutError, BadRequestError, Timeout, Timeouts, completion
+from penstock import APITimeoutError, BadRequestError, Timeout, Timeouts, acompletion, completion
 from penstock.clocks import NEVER, Watch
 from penstock.replay import Upstream
+from penstock.replay.cases import FAMILIES
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 
@@ -32,6 +39,72 @@ def test_each_clock_ends_the_stream_and_says_so(world: Any, script: str, timeout
     assert raised.code == clock
     assert f"{getattr(timeouts, clock):g} s (timeout: {clock})" in raised.message
     assert isinstance(raised, APITimeoutError)
+
+
+CLOCKS = {
+    "connect": ("", Timeouts(connect=0.3)),
+    "first_token": ("?first_byte=5", Timeouts(first_token=0.2)),
+    "idle": ("?stall=3", Timeouts(idle=0.2)),
+    "total": ("?stall=3&keepalive=20", Timeouts(total=0.4)),
+}
+
+
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """The URL of a server whose queue of connections is full: no further one comes to stand."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(0)
+    queue = [socket.socket() for _ in range(4)]
+    for waiting in queue:
+        waiting.setblocking(False)
+        waiting.connect_ex(listening.getsockname())
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    for each in (*queue, listening):
+        each.close()
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+def test_each_clock_is_for_every_family(deaf: str, kind: str, clock: str) -> None:
+    if clock == "connect" and not sys.platform.startswith("linux"):
+        pytest.skip("external: elsewhere a full queue refuses connections")
+    script, timeouts = CLOCKS[clock]
+    options: dict[str, Any] = {"stream": True, "timeout": timeouts, "max_retries": 0}
+    if clock == "connect":
+        options["api_base"] = deaf
+
+    def judge(family: str, raised: Timeout, seconds: float) -> None:
+        limit = getattr(timeouts, clock)
+        assert (raised.code, raised.provider) == (clock, "replay")
+        assert f"{limit:g} s (timeout: {clock})" in raised.message
+        assert limit * 0.9 <= seconds < limit + 4
+        assert (raised.partial is None) == (clock in ("connect", "first_token"))
+        if raised.partial is not None:
+            assert raised.partial.choices == [] or raised.partial.choices[0].finish_reason is None
+        assert raised.usage is None or not raised.usage.complete
+
+    def one(family: str) -> None:
+        began = time.monotonic()
+        with pytest.raises(Timeout) as caught:
+            list(completion(f"replay/{family}/hello{script}", MESSAGES, **options))
+        judge(family, caught.value, time.monotonic() - began)
+
+    async def aone(family: str) -> None:
+        began = time.monotonic()
+        with pytest.raises(Timeout) as caught:
+            async for _ in await acompletion(f"replay/{family}/hello{script}", MESSAGES, **options):
+                pass
+        judge(family, caught.value, time.monotonic() - began)
+
+    async def main() -> None:
+        await asyncio.gather(*map(aone, FAMILIES))
+
+    if kind == "asyncio":
+        asyncio.run(main())
+    else:
+        with ThreadPoolExecutor(len(FAMILIES)) as pool:
+            list(pool.map(one, FAMILIES))
 
 
 def test_a_number_is_for_the_first_token_and_each_silence(world: Any) -> None:

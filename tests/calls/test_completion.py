@@ -10,10 +10,13 @@ import pytest
 import trio
 
 from penstock import (
+    APIConnectionError,
+    APIError,
     AsyncStream,
     BadRequestError,
     ChatCompletion,
     ChatCompletionChunk,
+    RateLimitError,
     Stream,
     acompletion,
     completion,
@@ -283,3 +286,62 @@ def test_mock_response(world: Any) -> None:
     assert world.ask("gpt-4o", mock_response=given).choices[0].finish_reason == "length"
     with pytest.raises(ZeroDivisionError):
         world.ask("gpt-4o", mock_response=ZeroDivisionError())
+
+
+def chunk_of(finish: str | None = None, **delta: Any) -> dict[str, Any]:
+    return {"id": "c", "created": 1, "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+COUNTED = {"id": "c", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}
+
+
+def test_mock_response_of_chunks(world: Any) -> None:
+    given = [chunk_of(role="assistant", content="Hel"), chunk_of(content="lo"), chunk_of("stop"), COUNTED]
+    chunks, stream = world.stream("gpt-4o", mock_response=given, stream_options={"include_usage": True})
+    assert text(chunks) == "Hello"
+    assert [chunk.usage is None for chunk in chunks] == [True, True, True, False]
+    assert stream.usage.total_tokens == 3
+    whole = world.ask("gpt-4o", mock_response=given)
+    assert whole == stream._collected() == stream_chunk_builder(chunks)
+    assert whole.choices[0].message.content == "Hello"
+    again, _ = world.stream("gpt-4o", mock_response=chunks[:-1])
+    assert text(again) == "Hello"
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, APIConnectionError, RateLimitError])
+def test_mock_response_breaks_where_it_is_told_to(world: Any, kind: type[Exception]) -> None:
+    error = kind("as told")
+    chunks: list[Any] = []
+    given = [chunk_of(content="Hel"), chunk_of(content="lo"), error, chunk_of("stop")]
+    with pytest.raises(kind) as caught:
+        world.stream("gpt-4o", mock_response=given, into=chunks)
+    assert text(chunks) == "Hello"
+    assert caught.value is error
+    if isinstance(error, APIError):
+        assert error.partial is not None
+        assert error.partial.choices[0].message.content == "Hello"
+        assert error.provider == "openai"
+    with pytest.raises(kind):
+        world.ask("gpt-4o", mock_response=given)
+    with pytest.raises(kind):
+        world.stream("gpt-4o", mock_response=[kind("at once")])
+
+
+def test_mock_response_without_an_end_is_cut(world: Any) -> None:
+    world.fails(APIConnectionError, "gpt-4o", mock_response=[chunk_of(content="Hel")])
+    world.fails(APIConnectionError, "gpt-4o", mock_response=[])
+    for wrong in (["Hel"], [chunk_of(content="a"), 1]):
+        with pytest.raises(BadRequestError, match="mock_response"):
+            world.stream("gpt-4o", mock_response=wrong)
+
+
+def test_a_mocked_error_has_fallbacks(world: Any) -> None:
+    given = [RateLimitError("slow down")]
+    chunks, _ = world.stream("gpt-4o", mock_response=given, fallbacks=[{"model": "gpt-4o", "mock_response": "Hi"}])
+    assert text(chunks) == "Hi"
+
+
+def test_the_builder_takes_messages_and_counts_none() -> None:
+    whole = stream_chunk_builder([chunk_of(content="Hi"), chunk_of("stop")], messages=MESSAGES)
+    assert whole is not None
+    assert whole.usage is None

@@ -1,4 +1,4 @@
-"""The examples that litellm's users know, as docs/litellm.md has them: what they print."""
+"""The examples that litellm's users know, as docs/from-litellm.md has them: what they print."""
 
 import os
 import re
@@ -12,9 +12,9 @@ import penstock
 from penstock.replay import Upstream
 from penstock.replay.cases import FAMILIES
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "litellm.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "from-litellm.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-STREAMED, WHOLE, ASYNCHRONOUS, USAGE = BLOCK.findall(PAGE.read_text("utf-8"))
+STREAMED, WHOLE, ASYNCHRONOUS, USAGE = BLOCK.findall(PAGE.read_text("utf-8"))[:4]
 
 
 @pytest.fixture

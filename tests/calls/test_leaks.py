@@ -23,10 +23,11 @@ import pytest
 
 from penstock import APIError, acompletion, completion, errors
 from penstock.replay import Upstream
+from penstock.replay.cases import FAMILIES
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
-COUNT = 500
-"""Streams for each of the four ways to run them: 2,000 in all."""
+COUNT = 2500
+"""Streams for each of the four ways to run them: 10,000 in all."""
 
 DESCRIPTORS = Path("/proc/self/fd")
 LONG = "openai/hello?stall=3"
@@ -37,6 +38,11 @@ GROWTH = 200_000
 regular expressions, of interned strings, of a pool's list; they measure 60 kB here, and none of them grows."""
 
 pytestmark = pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="external: no /proc to count descriptors in")
+
+
+def model(turn: int, script: str) -> str:
+    """Of each family in turn."""
+    return f"replay/{tuple(FAMILIES)[turn % len(FAMILIES)]}/hello?{script}"
 
 
 def descriptors() -> int:
@@ -89,9 +95,9 @@ def leave(turn: int, options: dict[str, Any]) -> None:
     way = turn % 6
     if way == 5:
         with suppress(APIError):
-            list(completion(f"openai/hello?{BROKEN[turn // 6 % len(BROKEN)]}", **options))
+            list(completion(model(turn // 6, BROKEN[turn // 6 % len(BROKEN)]), **options))
         return
-    stream = completion(LONG, **options)
+    stream = completion(model(turn // 6, "stall=6"), **options)
     if way == 0:
         return
     if way == 1:
@@ -115,10 +121,10 @@ async def leave_async(turn: int, options: dict[str, Any]) -> None:
     way = turn % 6
     if way == 5:
         with suppress(APIError):
-            async for _ in await acompletion(f"openai/hello?{BROKEN[turn // 6 % len(BROKEN)]}", **options):
+            async for _ in await acompletion(model(turn // 6, BROKEN[turn // 6 % len(BROKEN)]), **options):
                 pass
         return
-    stream = await acompletion(LONG, **options)
+    stream = await acompletion(model(turn // 6, "stall=6"), **options)
     if way == 0:
         return
     if way == 1:
@@ -142,7 +148,7 @@ async def cancelled(turn: int, options: dict[str, Any], dice: random.Random) -> 
     """A task that reads, cancelled at whatever it awaits just then."""
 
     async def read() -> None:
-        async for _ in await acompletion(LONG, **options):
+        async for _ in await acompletion(model(turn, "stall=6"), **options):
             pass
 
     task = asyncio.ensure_future(read())
@@ -205,7 +211,7 @@ def test_cancelled_streams_leave_nothing(up: Upstream, options: dict[str, Any]) 
         dice = random.Random(7)
         for start in range(0, COUNT, 20):
             await asyncio.gather(*(cancelled(turn, options, dice) for turn in range(start, start + 20)))
-        await quiet(up, spare=20)
+        await quiet(up, spare=0)  # none was read to its end
 
     asyncio.run(main())
     remains.none_since(spare=0)

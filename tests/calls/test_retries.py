@@ -17,8 +17,10 @@ from penstock import (
     RateLimitError,
     ServiceUnavailableError,
     Timeout,
+    api,
     retry,
 )
+from penstock._native import RetryBudget
 from penstock.errors import Headers
 from penstock.replay import Upstream
 
@@ -118,6 +120,15 @@ def test_a_long_wait_is_left_to_the_caller(world: Any, up: Upstream) -> None:
     raised = world.fails(RateLimitError, "hello?status=429&retry_after=61", max_retries=2)
     assert raised.retry_after == 61
     assert asked(up) == {"hello": 1}
+
+
+def test_retries_are_a_part_of_the_calls(world: Any, up: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleepless(monkeypatch)
+    monkeypatch.setattr(api, "_budget", RetryBudget(0.5, 1))
+    raised = [world.fails(InternalServerError, "hello?status=500", max_retries=2) for _ in range(4)]
+    # One retry, and another half of one for each call.
+    assert asked(up) == {"hello": 4 + 3}
+    assert any("not tried again" in note for note in raised[-1].__notes__)
 
 
 # stream_options -------------------------------------------------------------------------------------------------------

@@ -103,7 +103,13 @@ WAYS: list[tuple[Callable[[Any], None], str, str, type[Exception] | None]] = [
     (failed, "?stall=3", "failed", Timeout),
 ]
 IDS = [f"{way.__name__}{script}" for way, script, _, _ in WAYS]
-PATIENCE = Timeouts(idle=0.15)
+TELLING = [family for family in FAMILIES if family != "predictions"]
+"""Families that tell a usage."""
+
+
+def patience(error: Any) -> Timeouts:
+    """Short where it is waited for."""
+    return Timeouts(idle=0.15 if error is Timeout else 30)
 
 
 def judge(told: Told, how: str, error: type[Exception] | None) -> None:
@@ -125,11 +131,11 @@ def judge(told: Told, how: str, error: type[Exception] | None) -> None:
         assert outcome.error.partial == response
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TELLING)
 @pytest.mark.parametrize(("way", "script", "how", "error"), WAYS, ids=IDS)
 def test_blocking(family: str, way: Any, script: str, how: str, error: Any) -> None:
     told = Told()
-    way(told.of(completion(f"replay/{family}/hello{script}", MESSAGES, stream=True, timeout=PATIENCE)))
+    way(told.of(completion(f"replay/{family}/hello{script}", MESSAGES, stream=True, timeout=patience(error))))
     judge(told, how, error)
 
 
@@ -201,20 +207,20 @@ ASYNC_IDS = [f"{way.__name__}{script}" for way, script, _, _ in ASYNC_WAYS]
 
 @pytest.mark.parametrize(("way", "script", "how", "error"), ASYNC_WAYS, ids=ASYNC_IDS)
 def test_asynchronous(way: Any, script: str, how: str, error: Any) -> None:
-    told = {family: Told() for family in FAMILIES}
+    told = {family: Told() for family in TELLING}
 
     async def one(family: str) -> None:
-        stream = await acompletion(f"replay/{family}/hello{script}", MESSAGES, stream=True, timeout=PATIENCE)
+        stream = await acompletion(f"replay/{family}/hello{script}", MESSAGES, stream=True, timeout=patience(error))
         await way(told[family].of(stream))
         del stream
         gc.collect()
         await asyncio.sleep(0.01)
 
     async def main() -> None:
-        await asyncio.gather(*map(one, FAMILIES))
+        await asyncio.gather(*map(one, TELLING))
 
     asyncio.run(main())
-    for family in FAMILIES:
+    for family in TELLING:
         judge(told[family], how, error)
 
 

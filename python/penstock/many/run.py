@@ -38,6 +38,9 @@ RETRIES = 5
 OVERLOAD = (RateLimitError, ServiceUnavailableError, BadGatewayError, APIConnectionError)
 """Errors that say that it is too much."""
 
+LONGEST_WAIT = 60.0
+"""Seconds. A provider that asks for longer is asked again all the same."""
+
 HOPELESS = (AuthenticationError, PermissionDeniedError, PaymentRequiredError, NotFoundError)
 IN_A_ROW = 10
 """So many rows one after the other that fail through no fault of theirs end the run: the next million would fail too.
@@ -280,7 +283,7 @@ class _Run:
             self.pace.answered(now, attempt.seconds, self._in_flight)
         elif isinstance(error, OVERLOAD):
             wait = error.retry_after
-            self.pace.refused(now, attempt.seconds, None if wait is None else min(wait, retry.LONGEST_RETRY_AFTER))
+            self.pace.refused(now, attempt.seconds, None if wait is None else min(wait, LONGEST_WAIT))
 
     def _settle(self, usage: Any, tokens: float) -> None:
         """Puts what was used in the place of what was reserved for it."""
@@ -373,7 +376,7 @@ class _Run:
 
 def _hopeless(error: APIError) -> bool:
     """Whether this is no fault of the row, and nothing that passes by itself."""
-    spent = error.code in retry.SPENT or error.type in retry.SPENT
+    spent = isinstance(error, RateLimitError) and not retry.retryable(error)
     return spent or isinstance(error, HOPELESS) or type(error) is APIConnectionError
 
 

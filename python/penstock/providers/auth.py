@@ -83,24 +83,27 @@ def credential_of(
         AuthenticationError: there is no key and the provider needs one, or it has characters that no header can carry.
             Nothing has been sent.
     """
-    passed, own = _passed(provider, given), _own(provider, environ)
-    for key, token in passed:
+    values = settings(provider, given, environ) if provider.grants or provider.google_scope else {}
+    grant = _grant(provider, values)
+    for key, token in _passed(provider, given):
         if key:
-            return _credential(provider, key, token, given, base_url, environ)
-    grant = _grant(provider, given, environ)
+            return _credential(provider, key, token, values, base_url)
     if grant is not None and any(given.get(name) for name in grant.needs):
-        return _exchanged(provider, grant, None, given, base_url, environ)
+        if not all(given.get(name) for name in grant.needs):
+            _stays_home(provider, base_url)
+        return _exchanged(provider, grant, values, base_url)
     if provider.google_scope is not None and given.get("vertex_credentials"):
-        return _google(provider, given, base_url, environ)
-    for key, token in own:
+        return _google(provider, values)
+    for key, token in _own(provider, environ):
         if key:
             _stays_home(provider, base_url)
-            return _credential(provider, key, token, given, base_url, environ)
+            return _credential(provider, key, token, values, base_url)
     if grant is not None:
         _stays_home(provider, base_url)
-        return _exchanged(provider, grant, None, given, base_url, environ)
+        return _exchanged(provider, grant, values, base_url)
     if provider.google_scope is not None:
-        return _google(provider, given, base_url, environ)
+        _stays_home(provider, base_url)
+        return _google(provider, values)
     if provider.key_required:
         raise AuthenticationError(f"no key for {provider.slug}: {_ways(provider)}", provider=provider.slug)
     return None
@@ -138,12 +141,7 @@ def _own(provider: Provider, environ: Mapping[str, str]) -> list[tuple[str | Non
 
 
 def _credential(
-    provider: Provider,
-    key: Any,
-    token: Token | None,
-    given: Mapping[str, Any],
-    base_url: str,
-    environ: Mapping[str, str],
+    provider: Provider, key: Any, token: Token | None, values: Mapping[str, str], base_url: str
 ) -> Credential:
     """The key as it is sent: a key that begins as one of the provider's tokens do is that token.
 
@@ -161,7 +159,7 @@ def _credential(
     if token is None:
         grant = next((grant for grant in provider.grants if "api_key" in grant.needs), None)
         if grant is not None:
-            return _exchanged(provider, grant, key, given, base_url, environ)
+            return _exchanged(provider, grant, {**values, "api_key": key}, base_url)
     else:
         key = key.removeprefix(token.prefix)
     name, form = provider.auth if token is None else token.auth
@@ -171,24 +169,15 @@ def _credential(
 # Tokens that are had before the call
 
 
-def _grant(provider: Provider, given: Mapping[str, Any], environ: Mapping[str, str]) -> Grant | None:
+def _grant(provider: Provider, values: Mapping[str, str]) -> Grant | None:
     """The first exchange that takes no key and for which everything is there."""
-    values = settings(provider, given, environ) if provider.grants else {}
     return next((grant for grant in provider.grants if all(name in values for name in grant.needs)), None)
 
 
-def _exchanged(
-    provider: Provider,
-    grant: Grant,
-    key: str | None,
-    given: Mapping[str, Any],
-    base_url: str,
-    environ: Mapping[str, str],
-) -> Credential:
+def _exchanged(provider: Provider, grant: Grant, known: Mapping[str, str], base_url: str) -> Credential:
     """The exchange as it is posted, secrets and all."""
-    known = settings(provider, given, environ)
     parts = urlsplit(base_url)
-    values = {**known, "origin": f"{parts.scheme}://{parts.netloc}", "api_key": key or "", "uuid": "{uuid}"}
+    values = {**known, "origin": f"{parts.scheme}://{parts.netloc}", "uuid": "{uuid}"}
     secrets = {values[name] for name in grant.needs}
     if grant.basic is not None:
         values["basic"] = b64encode(":".join(values[name] for name in grant.basic).encode()).decode()
@@ -222,7 +211,7 @@ def _url(provider: Provider, template: str, values: Mapping[str, str]) -> str:
     return url + fill(provider, rest, values)
 
 
-def _google(provider: Provider, given: Mapping[str, Any], base_url: str, environ: Mapping[str, str]) -> Credential:
+def _google(provider: Provider, values: Mapping[str, str]) -> Credential:
     """Google's credentials, which the extra `google` knows how to find and to use."""
     try:
         import google.auth  # noqa: F401  whether it is there
@@ -231,10 +220,8 @@ def _google(provider: Provider, given: Mapping[str, Any], base_url: str, environ
             f"no key for {provider.slug}: {_ways(provider)}; for Google's credentials, pip install 'penstock[google]'",
             provider=provider.slug,
         ) from None
-    if not given.get("vertex_credentials"):
-        _stays_home(provider, base_url)
-    document = settings(provider, given, environ).get("vertex_credentials")
-    written = document is not None and document.lstrip().startswith("{")
-    secrets = (str(document),) if written else ()
-    source = GoogleAuth(str(provider.google_scope), document, f"{_ways(provider)} or vertex_credentials", secrets)
+    document = values.get("vertex_credentials", "")
+    written = document.lstrip().startswith("{")
+    ways = f"{_ways(provider)} or vertex_credentials"
+    source = GoogleAuth(str(provider.google_scope), document or None, ways, (document,) if written else ())
     return Credential("", {}, source)

@@ -75,6 +75,18 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """An RSA key that signs each request, as the eighth draft of HTTP Signatures says, where there is no other key.
+
+    key_id: whose key it is, with `{setting}`s. key, key_file: the settings that hold it as PEM, or its path.
+    """
+
+    key_id: str
+    key: str
+    key_file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MessageRules:
     """What messages have to be like where others than a family's usual ones are refused.
 
@@ -86,6 +98,19 @@ class MessageRules:
     call_id: int
     fields: Mapping[str, frozenset[str]] = field(default_factory=dict)
     thinking: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefill:
+    """How to ask for the rest of an answer: by an assistant's message at the end, with the text so far.
+
+    models: a regular expression that matches the whole of the ids of models which go on from it.
+    message: what else is in that message. `body`: what else is in the request.
+    """
+
+    models: str = ".*"
+    message: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +132,13 @@ class Variant:
     settings: Mapping[str, str] = field(default_factory=dict)
     sends: str | None = None
     family: str | None = None
+    dialect: Mapping[str, str] | None = None
     base_url: str | None = None
     chat_path: str | None = None
     stream_path: str | None = None
     path_safe: str | None = None
+    embed_path: str | None = None
+    follow: tuple[str, ...] | None = None
     auth: tuple[str, str] | None = None
     headers: Mapping[str, str] | None = None
     fields: Mapping[str, str | None] | None = None
@@ -119,6 +147,7 @@ class Variant:
     spellings: Mapping[str, Mapping[str, str]] | None = None
     unsupported: frozenset[str] | None = None
     messages: MessageRules | None = None
+    prefill: Prefill | None = None
     body: str | None = None
 
 
@@ -131,24 +160,32 @@ class Provider:
     family: the wire family; `dialect` is how its streams differ within it, as the Decoder takes it.
     chat_path, stream_path: what follows the base URL, with `{setting}`s and `{model}`; stream_path where streams are
         asked for elsewhere. `path_safe`: the characters of a model id that are not escaped there.
+    embed_path: the same for embeddings; None where they are beside chat completions, or there are none.
     base_url: up to the version, with `{setting}`s; None where the caller must give `api_base`; a function where it is
         known only at the call, with the settings.
     hosts: further hosts of this vendor, as shell patterns: no other provider's key goes there.
+    follow: the fields of an answer that lead to the URL of the stream, where the answer is not the stream itself. A
+        second request gets it from there, also for calls that do not stream.
     base_env, key_env: variables for base URL and key, first set one wins.
     key_required: whether a call without a key is refused before it is sent.
     auth: the header for the key, and how the key stands in it. `tokens`: what may be given instead of a key.
     grants: exchanges of other secrets, or of the key, for a token.
     signed_as: the name of the service that requests are signed for where there is no key.
     google_scope: what Google's credentials are asked for where there is no key.
+    signature: what requests are signed with where there is no key.
     headers: sent with every request.
     fields: of every body, with `{setting}`s and `{model}`; without a value for them, or as None, a field is left out.
     stream_options: whether it accepts this parameter, so that it can be asked for the usage of a stream.
     usage: when its streams tell it, in words, where that was seen to differ from its family. Decoders need not know.
-    renames: parameters that it spells differently. `spellings`: values of parameters that it spells differently.
+    renames: parameters that it spells differently. `words`: those that it spells so only where the value is a word.
+    spellings: values of parameters that it spells differently.
     unsupported: parameters that its documentation leaves out.
     messages: what it asks of messages beyond what its family does.
+    prefill: how it is asked to go on from a part of an answer, where its documentation says that it does.
     body: which request body it takes, in families that have several.
     variants: calls that go elsewhere; the first that fits counts.
+    price_list: its id in genai-prices, where that finds another or none by the slug; "" for none.
+    telemetry: its name in the semantic conventions of OpenTelemetry, where that is not the slug.
     elsewhere: how to speak to a server at another base URL that is called by this provider's name.
     """
 
@@ -163,6 +200,8 @@ class Provider:
     chat_path: str = "/chat/completions"
     stream_path: str | None = None
     path_safe: str = "/:@"
+    embed_path: str | None = None
+    follow: tuple[str, ...] = ()
     key_env: tuple[str, ...] = ()
     key_required: bool = True
     auth: tuple[str, str] = ("authorization", "Bearer {key}")
@@ -170,17 +209,22 @@ class Provider:
     grants: tuple[Grant, ...] = ()
     signed_as: str | None = None
     google_scope: str | None = None
+    signature: Signature | None = None
     settings: tuple[Setting, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, str | None] = field(default_factory=dict)
     stream_options: bool = False
     usage: str | None = None
     renames: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
     spellings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unsupported: frozenset[str] = frozenset()
     messages: MessageRules | None = None
+    prefill: Prefill | None = None
     body: str = ""
     variants: tuple[Variant, ...] = ()
+    price_list: str | None = None
+    telemetry: str | None = None
     elsewhere: "Provider | None" = None
 
     def keywords(self) -> frozenset[str]:
@@ -211,6 +255,9 @@ MISTRAL_MESSAGES = MessageRules(
 
 WITH_FINISH, IN_EVERY_CHUNK = "with the finish reason", "in every chunk"
 """`usage` of those that are not asked, or tell before they would have to."""
+
+IN_A_CHUNK, NEVER = "after the finish reason, in a chunk of its own", "never"
+"""`usage` of those that differ from their family."""
 
 Names = str | tuple[str, ...]
 
@@ -287,6 +334,10 @@ AWS_SETTINGS = (
 )
 
 
+ARN = r"arn:aws[a-z-]*:bedrock:(?P<aws_region_name>[a-z0-9-]+):.+"
+"""A model id that belongs to its region, whatever else is set."""
+
+
 OTHERS_LACK = frozenset(
     {
         "prediction",
@@ -307,12 +358,18 @@ OTHERS_LACK = frozenset(
 """Parameters that the families gemini, cohere and ollama have nothing for."""
 
 
+# Claude goes on from a part of an answer up to version 4.5; the models after it refuse that with a 400.
+CLAUDE_PREFILL = Prefill(
+    models=r".*claude-(?:instant|2|3)\b.*|.*claude-(?:opus|sonnet|haiku)-4(?:-[0-5])?(?:[-@]\d{8})?(?:-v\d.*)?"
+)
+
 # What the rows of a family have in common, and calls to others that speak it
 
 MESSAGES: Mapping[str, Any] = {
     "family": "anthropic",
     "chat_path": "/v1/messages",
     "headers": {"anthropic-version": "2023-06-01"},
+    "prefill": CLAUDE_PREFILL,
     "renames": MAX_TOKENS,
     "spellings": {"service_tier": {"default": "standard_only"}},
     "unsupported": frozenset(
@@ -347,6 +404,7 @@ CONVERSE: Mapping[str, Any] = {
     "stream_path": "/model/{model}/converse-stream",
     # An ARN with its slashes and colons is one segment of the path.
     "path_safe": "",
+    "prefill": CLAUDE_PREFILL,
     "renames": MAX_TOKENS,
     "unsupported": frozenset(
         {
@@ -378,6 +436,7 @@ CONVERSE: Mapping[str, Any] = {
 COHERE: Mapping[str, Any] = {
     "family": "cohere",
     "chat_path": "/v2/chat",
+    "embed_path": "/v2/embed",
     "renames": {**MAX_TOKENS, "top_p": "p", "top_k": "k", "stop": "stop_sequences"},
     "unsupported": OTHERS_LACK | {"n", "modalities", "top_logprobs", "service_tier", "min_p", "repetition_penalty"},
 }
@@ -426,6 +485,7 @@ def _invoked(models: str, body: str, unsupported: frozenset[str]) -> Variant:
 GENERATE: Mapping[str, Any] = {
     "family": "gemini",
     "chat_path": "/models/{model}:generateContent",
+    "embed_path": "/models/{model}:batchEmbedContents",
     "stream_path": "/models/{model}:streamGenerateContent?alt=sse",
     "renames": MAX_TOKENS,
     "unsupported": OTHERS_LACK | {"min_p", "repetition_penalty"},
@@ -434,6 +494,7 @@ GENERATE: Mapping[str, Any] = {
 OLLAMA: Mapping[str, Any] = {
     "family": "ollama",
     "chat_path": "/api/chat",
+    "embed_path": "/api/embed",
     "renames": MAX_TOKENS,
     "unsupported": OTHERS_LACK | {"n", "modalities", "tool_choice", "service_tier"},
 }
@@ -463,6 +524,95 @@ RESPONSES: Mapping[str, Any] = {
         }
     ),
 }
+
+
+TEXT: Mapping[str, Any] = {
+    "family": "text",
+    "chat_path": "/completions",
+    "renames": MAX_TOKENS,
+    "unsupported": PLAIN_TEXT_LACKS
+    - {
+        "n",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "user",
+        "seed",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+    },
+    "body": "completions",
+}
+
+TOKENS: Mapping[str, Any] = {
+    "family": "text",
+    "chat_path": "/generate",
+    "stream_path": "/generate_stream",
+    "renames": MAX_TOKENS,
+    "unsupported": PLAIN_TEXT_LACKS - {"frequency_penalty", "seed", "top_k", "repetition_penalty"},
+    "body": "generate",
+}
+
+INVOCATIONS: Mapping[str, Any] = {
+    "family": "invocations",
+    "chat_path": "/endpoints/{model}/invocations",
+    "stream_path": "/endpoints/{model}/invocations-response-stream",
+    "renames": MAX_TOKENS,
+    "body": "chat",
+}
+
+
+def sagemaker(slug: str, **rest: Any) -> Provider:
+    """An endpoint that hosts some model server; the row says whose body it takes."""
+    return Provider(
+        slug=slug,
+        base_url="https://runtime.sagemaker.{aws_region_name}.amazonaws.com",
+        key_required=False,
+        signed_as="sagemaker",
+        settings=(*AWS_SETTINGS, Setting(keyword="model_id", header="x-amzn-sagemaker-inference-component")),
+        **{**INVOCATIONS, **rest},
+    )
+
+
+PREDICTIONS: Mapping[str, Any] = {
+    "family": "predictions",
+    "chat_path": "/v1/models/{model}/predictions",
+    "follow": ("urls", "stream"),
+    "renames": {**MAX_TOKENS, "stop": "stop_sequences"},
+    "unsupported": PLAIN_TEXT_LACKS - {"presence_penalty", "frequency_penalty", "seed", "top_k"},
+}
+
+WATSONX: Mapping[str, Any] = {
+    "base_url": "https://{watsonx_region_name}.ml.cloud.ibm.com",
+    "key_env": ("WATSONX_APIKEY", "WATSONX_API_KEY", "WX_API_KEY"),
+    "base_env": ("WATSONX_API_BASE", "WATSONX_URL", "WX_URL", "WML_URL"),
+    "tokens": (
+        Token(keyword="token", env=("WATSONX_TOKEN",)),
+        Token(keyword="zen_api_key", env=("WATSONX_ZENAPIKEY",), auth=("authorization", "ZenApiKey {key}")),
+    ),
+    "grants": (
+        Grant(
+            needs=("api_key",),
+            url="{watsonx_iam_url}",
+            form={"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": "{api_key}"},
+        ),
+    ),
+    "settings": (
+        Setting(keyword="watsonx_region_name", env=("WATSONX_REGION",)),
+        Setting(
+            keyword="watsonx_iam_url",
+            env=("WATSONX_IAM_URL",),
+            default="https://iam.cloud.ibm.com/identity/token",
+        ),
+        Setting(keyword="project_id", env=("WATSONX_PROJECT_ID",)),
+        Setting(keyword="space_id", env=("WATSONX_SPACE_ID", "WATSONX_DEPLOYMENT_SPACE_ID")),
+        Setting(keyword="api_version", env=("WATSONX_API_VERSION",), default="2024-10-08"),
+    ),
+}
+
+
+SHAPES = (COHERE, CONVERSE, GENERATE, INVOCATIONS, INVOKE, MESSAGES, OLLAMA, PREDICTIONS, RESPONSES, TEXT)
 
 
 def _replay(_: Mapping[str, str]) -> str:
@@ -537,6 +687,7 @@ ROWS: tuple[Provider, ...] = (
     compatible("assemblyai", "https://llm-gateway.assemblyai.com/v1", "ASSEMBLYAI_API_KEY"),
     Provider(
         slug="azure",
+        telemetry="azure.ai.openai",
         # AZURE_API_BASE is https://RESOURCE.openai.azure.com, and `model` the name of the deployment there.
         base_env=("AZURE_API_BASE",),
         hosts=AZURE_HOSTS,
@@ -557,6 +708,8 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="azure_ai",
+        price_list="azure",
+        telemetry="azure.ai.inference",
         # AZURE_AI_API_BASE is https://RESOURCE.services.ai.azure.com, or the endpoint of one serverless model.
         base_env=("AZURE_AI_API_BASE",),
         hosts=AZURE_HOSTS,
@@ -591,6 +744,21 @@ ROWS: tuple[Provider, ...] = (
             ),
         ),
     ),
+    Provider(
+        slug="azure_text",
+        base_env=("AZURE_API_BASE",),
+        hosts=AZURE_HOSTS,
+        key_env=("AZURE_API_KEY", "AZURE_OPENAI_API_KEY"),
+        auth=API_KEY,
+        **ENTRA,
+        settings=(
+            Setting(keyword="api_version", env=("AZURE_API_VERSION",), default="2024-10-21"),
+            *ENTRA_SETTINGS,
+        ),
+        stream_options=True,
+        usage=IN_A_CHUNK,
+        **{**TEXT, "chat_path": "/openai/deployments/{model}/completions?api-version={api_version}"},
+    ),
     classic(
         "baseten",
         "https://inference.baseten.co/v1",
@@ -608,6 +776,7 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="bedrock",
+        telemetry="aws.bedrock",
         base_url="https://bedrock-runtime.{aws_region_name}.amazonaws.com",
         base_env=("AWS_BEDROCK_RUNTIME_ENDPOINT",),
         key_env=("AWS_BEARER_TOKEN_BEDROCK",),
@@ -626,10 +795,11 @@ ROWS: tuple[Provider, ...] = (
                 r"mistral\.(?:mistral-7b|mixtral|mistral-(?:large|small)-2402)-", "inst", PLAIN_TEXT_LACKS - {"top_k"}
             ),
             _invoked(r"mistral\.|openai\.|qwen\.", "chat", frozenset()),
+            Variant(model=f"converse/(?P<name>{ARN})", sends="{name}"),
             Variant(model="converse/(?P<name>.+)", sends="{name}"),
+            Variant(model=f"invoke/(?P<name>{ARN})", sends="{name}", **INVOKE),
             Variant(model="invoke/(?P<name>.+)", sends="{name}", **INVOKE),
-            # An ARN belongs to its region, whatever else is set.
-            Variant(model="arn:aws[a-z-]*:bedrock:(?P<aws_region_name>[a-z0-9-]+):.+"),
+            Variant(model=ARN),
             Variant(model=r"(.+\.)?mistral\..+", messages=MessageRules(call_id=9)),
         ),
         **CONVERSE,
@@ -669,12 +839,28 @@ ROWS: tuple[Provider, ...] = (
         hosts=("gateway.ai.cloudflare.com",),
         usage="with the finish reason, up to three times; the last may be all zeros",
         settings=(Setting(keyword="account_id", env=("CLOUDFLARE_ACCOUNT_ID",)),),
+        # The native interface, by its own base URL: .../ai/run. It tells no finish reason.
+        variants=(
+            Variant(
+                base=".*/ai/run",
+                family="text",
+                body="chat",
+                chat_path="/{model}",
+                fields={"model": None},
+                stream_options=False,
+                renames=MAX_TOKENS,
+                unsupported=OTHERS_LACK
+                | {"n", "modalities", "logprobs", "top_logprobs", "reasoning_effort", "thinking"},
+            ),
+        ),
     ),
     classic(
         "codestral",
         "https://codestral.mistral.ai/v1",
         "CODESTRAL_API_KEY",
         "CODESTRAL_API_BASE",
+        price_list="mistral",
+        telemetry="mistral_ai",
         stream_options=False,  # this and the rest as mistral, of which it is an endpoint with keys of its own
         usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
@@ -696,7 +882,7 @@ ROWS: tuple[Provider, ...] = (
     compatible("cortecs", "https://api.cortecs.ai/v1", "CORTECS_API_KEY", "CORTECS_API_BASE"),
     classic("crusoe", "https://managed-inference-api-proxy.crusoecloud.com/v1", "CRUSOE_API_KEY", "CRUSOE_API_BASE"),
     # Any server: nothing is known of it, and no variable has its key.
-    classic("custom_openai", None, aliases=("openai_like",), key_required=False),
+    classic("custom_openai", None, aliases=("openai_like",), key_required=False, price_list=""),
     classic("darkbloom", "https://api.darkbloom.dev/v1", "DARKBLOOM_API_KEY", "DARKBLOOM_API_BASE"),
     compatible(
         "dashscope",
@@ -704,6 +890,7 @@ ROWS: tuple[Provider, ...] = (
         "DASHSCOPE_API_KEY",
         "DASHSCOPE_API_BASE",
         hosts=("dashscope*.aliyuncs.com",),
+        prefill=Prefill(message={"partial": True}),
     ),
     classic(
         "databricks",
@@ -780,6 +967,7 @@ ROWS: tuple[Provider, ...] = (
         "https://api.fireworks.ai/inference/v1",
         ("FIREWORKS_API_KEY", "FIREWORKS_AI_API_KEY", "FIREWORKSAI_API_KEY", "FIREWORKS_AI_TOKEN"),
         "FIREWORKS_API_BASE",
+        price_list="fireworks",
         spellings=REQUIRED_IS_ANY,
         # A bare name is one of its own models; NAME#DEPLOYMENT is complete.
         variants=(Variant(model="[^/#]+", sends="accounts/fireworks/models/{model}"),),
@@ -793,6 +981,7 @@ ROWS: tuple[Provider, ...] = (
     classic("galadriel", "https://api.galadriel.com/v1", "GALADRIEL_API_KEY", "GALADRIEL_API_BASE"),
     Provider(
         slug="gemini",
+        telemetry="gcp.gemini",
         models=("gemini-",),
         base_url="https://generativelanguage.googleapis.com/v1beta",
         base_env=("GEMINI_API_BASE",),
@@ -859,7 +1048,13 @@ ROWS: tuple[Provider, ...] = (
         variants=(WITH_VERSION,),
     ),
     compatible(
-        "hosted_vllm", None, "HOSTED_VLLM_API_KEY", "HOSTED_VLLM_API_BASE", aliases=("vllm",), key_required=False
+        "hosted_vllm",
+        None,
+        "HOSTED_VLLM_API_KEY",
+        "HOSTED_VLLM_API_BASE",
+        aliases=("vllm",),
+        key_required=False,
+        prefill=Prefill(body={"continue_final_message": True, "add_generation_prompt": False}),
     ),
     compatible(
         "huggingface",
@@ -868,6 +1063,14 @@ ROWS: tuple[Provider, ...] = (
         ("HF_API_BASE", "HUGGINGFACE_API_BASE"),
         hosts=("*.endpoints.huggingface.cloud", "api-inference.huggingface.co"),
         variants=(
+            # An endpoint's native interface.
+            Variant(
+                base=".+",
+                model="text-generation-inference/(?P<name>.+)",
+                sends="{name}",
+                stream_options=False,
+                **TOKENS,
+            ),
             # A dedicated endpoint is given without the path.
             Variant(base="https?://[^/]+", chat_path="/v1/chat/completions"),
             # PROVIDER/ORGANISATION/NAME is written ORGANISATION/NAME:PROVIDER by now.
@@ -890,7 +1093,7 @@ ROWS: tuple[Provider, ...] = (
     compatible("lm_studio", "http://localhost:1234/v1", "LM_STUDIO_API_KEY", "LM_STUDIO_API_BASE", key_required=False),
     classic("maritalk", "https://chat.maritaca.ai/api", "MARITALK_API_KEY", "MARITALK_API_BASE"),
     compatible("meta", "https://api.meta.ai/v1", "META_API_KEY", "META_API_BASE"),
-    compatible("meta_llama", "https://api.llama.com/compat/v1", "LLAMA_API_KEY", "LLAMA_API_BASE"),
+    compatible("meta_llama", "https://api.llama.com/compat/v1", "LLAMA_API_KEY", "LLAMA_API_BASE", price_list="meta"),
     compatible(
         "minimax",
         "https://api.minimax.io/v1",
@@ -903,7 +1106,9 @@ ROWS: tuple[Provider, ...] = (
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",
         "MISTRAL_API_BASE",
+        telemetry="mistral_ai",
         models=("mistral-", "magistral-", "codestral-"),
+        prefill=Prefill(message={"prefix": True}),
         stream_options=False,  # it may refuse it
         usage=WITH_FINISH,
         renames={**MAX_TOKENS, "seed": "random_seed"},
@@ -918,7 +1123,13 @@ ROWS: tuple[Provider, ...] = (
         hosts=("*.modelscope.cn",),
     ),
     classic(
-        "moonshot", "https://api.moonshot.ai/v1", "MOONSHOT_API_KEY", "MOONSHOT_API_BASE", hosts=("api.moonshot.cn",)
+        "moonshot",
+        "https://api.moonshot.ai/v1",
+        "MOONSHOT_API_KEY",
+        "MOONSHOT_API_BASE",
+        telemetry="moonshot_ai",
+        hosts=("api.moonshot.cn",),
+        prefill=Prefill(message={"partial": True}),
     ),
     compatible("morph", "https://api.morphllm.com/v1", "MORPH_API_KEY", "MORPH_API_BASE"),
     classic("nadir", "https://api.getnadir.com/v1", "NADIR_API_KEY", "NADIR_API_BASE"),
@@ -938,6 +1149,24 @@ ROWS: tuple[Provider, ...] = (
         "https://integrate.api.nvidia.com/v1",
         ("NVIDIA_NIM_API_KEY", "NVIDIA_API_KEY"),
         "NVIDIA_NIM_API_BASE",
+    ),
+    compatible(
+        "oci",
+        "https://inference.generativeai.{oci_region}.oci.oraclecloud.com/openai/v1",
+        "OCI_GENAI_API_KEY",
+        key_required=False,
+        signature=Signature(
+            key_id="{oci_tenancy}/{oci_user}/{oci_fingerprint}", key="oci_key", key_file="oci_key_file"
+        ),
+        settings=(
+            Setting(keyword="oci_region", env=("OCI_REGION",)),
+            Setting(keyword="oci_compartment_id", env=("OCI_COMPARTMENT_ID",), header="opc-compartment-id"),
+            Setting(keyword="oci_tenancy", env=("OCI_TENANCY",)),
+            Setting(keyword="oci_user", env=("OCI_USER",)),
+            Setting(keyword="oci_fingerprint", env=("OCI_FINGERPRINT",)),
+            Setting(keyword="oci_key", env=("OCI_KEY",)),
+            Setting(keyword="oci_key_file", env=("OCI_KEY_FILE",)),
+        ),
     ),
     Provider(
         slug="ollama",
@@ -974,6 +1203,7 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="openai_responses",
+        telemetry="openai",
         base_url="https://api.openai.com/v1",
         base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
         key_env=("OPENAI_API_KEY",),
@@ -1004,6 +1234,14 @@ ROWS: tuple[Provider, ...] = (
     ),
     classic("pinstripes", "https://pinstripes.io/v1", "PINSTRIPES_API_KEY", "PINSTRIPES_API_BASE"),
     classic("poe", "https://api.poe.com/v1", "POE_API_KEY"),
+    Provider(
+        slug="predibase",
+        base_url="https://serving.app.predibase.com/{tenant_id}/deployments/v2/llms",
+        base_env=("PREDIBASE_API_BASE",),
+        key_env=("PREDIBASE_API_KEY",),
+        settings=(Setting(keyword="tenant_id", env=("PREDIBASE_TENANT_ID",)),),
+        **{**TOKENS, "chat_path": "/{model}/generate", "stream_path": "/{model}/generate_stream"},
+    ),
     compatible("prism", "https://api.prisminference.com/v1", "PRISM_API_KEY", "PRISM_API_BASE"),
     classic("publicai", "https://api.publicai.co/v1", "PUBLICAI_API_KEY", "PUBLICAI_API_BASE"),
     compatible(
@@ -1042,11 +1280,47 @@ ROWS: tuple[Provider, ...] = (
         key_required=False,
         stream_options=True,
         # replay/FAMILY/CASE is that family's; a bare case is one of chat completions.
-        variants=tuple(
-            Variant(model=f"{shape['family']}/.+", **shape)
-            for shape in (COHERE, CONVERSE, GENERATE, INVOKE, MESSAGES, OLLAMA, RESPONSES)
+        variants=(
+            Variant(model="text/text-output", dialect={"end": "eof"}, **TEXT),
+            *(
+                Variant(model=f"{shape['family']}/.+", **shape)
+                for shape in (
+                    COHERE,
+                    CONVERSE,
+                    GENERATE,
+                    INVOCATIONS,
+                    INVOKE,
+                    MESSAGES,
+                    OLLAMA,
+                    PREDICTIONS,
+                    RESPONSES,
+                    TEXT,
+                )
+            ),
         ),
     ),
+    Provider(
+        slug="replicate",
+        base_url="https://api.replicate.com",
+        base_env=("REPLICATE_API_BASE",),
+        hosts=("*.replicate.com", "*.replicate.net"),
+        key_env=("REPLICATE_API_TOKEN", "REPLICATE_API_KEY"),
+        usage=NEVER,
+        variants=(
+            # OWNER/NAME:VERSION, and deployments/OWNER/NAME.
+            Variant(
+                model="(?P<name>[^:]+):(?P<version>[0-9a-f]{64})",
+                sends="{name}",
+                chat_path="/v1/predictions",
+                fields={"version": "{version}"},
+            ),
+            Variant(model="deployments/(?P<name>.+)", sends="{name}", chat_path="/v1/deployments/{model}/predictions"),
+        ),
+        **PREDICTIONS,
+    ),
+    sagemaker("sagemaker", **{**TOKENS, **INVOCATIONS, "body": "generate", "unsupported": TOKENS["unsupported"]}),
+    sagemaker("sagemaker_chat", stream_options=True),
+    sagemaker("sagemaker_nova", stream_options=True),
     compatible("sail", "https://api.sailresearch.com/v1", "SAIL_API_KEY", "SAIL_API_BASE"),
     classic("sambanova", "https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY", "SAMBANOVA_API_BASE"),
     classic("sarvam", "https://api.sarvam.ai/v1", "SARVAM_API_KEY"),
@@ -1060,6 +1334,11 @@ ROWS: tuple[Provider, ...] = (
         dialect={"end": "done"},
         settings=(Setting(keyword="account_id", env=("SNOWFLAKE_ACCOUNT_ID",)),),
         headers={"x-snowflake-authorization-token-type": "KEYPAIR_JWT"},
+        variants=(
+            # The older endpoint, of which nobody has seen how its streams end.
+            Variant(base="https?://[^/]+/api/v2/cortex", chat_path="/inference:complete", dialect={"end": "eof"}),
+            Variant(base="https?://[^/]+", chat_path="/api/v2/cortex/v1/chat/completions"),
+        ),
         # A programmatic access token is written pat/TOKEN.
         tokens=(Token(prefix="pat/", headers={"x-snowflake-authorization-token-type": "PROGRAMMATIC_ACCESS_TOKEN"}),),
     ),
@@ -1071,6 +1350,39 @@ ROWS: tuple[Provider, ...] = (
         "TENSORMESH_INFERENCE_API_KEY",
         "TENSORMESH_SERVERLESS_BASE_URL",
     ),
+    Provider(
+        slug="text-completion-codestral",
+        base_url="https://codestral.mistral.ai/v1",
+        base_env=("CODESTRAL_API_BASE",),
+        key_env=("CODESTRAL_API_KEY",),
+        usage=WITH_FINISH,
+        # What follows the text to be written is `suffix`, in extra_body.
+        **{
+            **TEXT,
+            "chat_path": "/fim/completions",
+            "renames": {**MAX_TOKENS, "seed": "random_seed"},
+            "unsupported": PLAIN_TEXT_LACKS - {"seed"},
+        },
+    ),
+    Provider(
+        slug="text-completion-inception",
+        base_url="https://api.inceptionlabs.ai/v1",
+        base_env=("INCEPTION_API_BASE",),
+        key_env=("INCEPTION_API_KEY",),
+        stream_options=True,
+        usage=IN_A_CHUNK,
+        **{**TEXT, "chat_path": "/fim/completions"},
+    ),
+    Provider(
+        slug="text-completion-openai",
+        base_url="https://api.openai.com/v1",
+        base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+        key_env=("OPENAI_API_KEY",),
+        settings=OPENAI_SETTINGS,
+        stream_options=True,
+        usage=IN_A_CHUNK,
+        **TEXT,
+    ),
     classic(
         "together_ai",
         "https://api.together.xyz/v1",
@@ -1079,6 +1391,20 @@ ROWS: tuple[Provider, ...] = (
         aliases=("together",),
         usage=WITH_FINISH,
         hosts=("api.together.ai",),
+    ),
+    Provider(
+        slug="triton",
+        family="text",
+        # api_base is a model's: http://HOST:8000/v2/models/NAME. What ends an answer is not told.
+        dialect={"end": "eof"},
+        chat_path="/generate",
+        stream_path="/generate_stream",
+        key_required=False,
+        usage=NEVER,
+        renames=MAX_TOKENS,
+        unsupported=OTHERS_LACK | {"n", "modalities", "response_format", "reasoning_effort", "tools", "tool_choice"},
+        body="text_input",
+        variants=(Variant(base=".*/generate", chat_path="", stream_path="_stream"),),
     ),
     compatible("v0", "https://api.v0.dev/v1", "V0_API_KEY", "V0_API_BASE"),
     classic("veniceai", "https://api.venice.ai/api/v1", "VENICE_AI_API_KEY"),
@@ -1094,6 +1420,7 @@ ROWS: tuple[Provider, ...] = (
     ),
     Provider(
         slug="vertex_ai",
+        telemetry="gcp.vertex_ai",
         aliases=("vertex_ai_beta",),
         family="gemini",
         base_url=_vertex,
@@ -1132,6 +1459,7 @@ ROWS: tuple[Provider, ...] = (
                 renames={**MAX_TOKENS, "seed": "random_seed"},
                 spellings=REQUIRED_IS_ANY,
                 unsupported=frozenset(),
+                messages=MISTRAL_MESSAGES,
             ),
             Variant(
                 model="(?:ai21/)?(?P<name>jamba-.+)",
@@ -1161,33 +1489,9 @@ ROWS: tuple[Provider, ...] = (
         hosts=("ark.*.volces.com",),
     ),
     classic("wandb", "https://api.inference.wandb.ai/v1", "WANDB_API_KEY", "WANDB_API_BASE"),
-    compatible(
-        "watsonx",
-        "https://{watsonx_region_name}.ml.cloud.ibm.com",
-        ("WATSONX_APIKEY", "WATSONX_API_KEY", "WX_API_KEY"),
-        ("WATSONX_API_BASE", "WATSONX_URL", "WX_URL", "WML_URL"),
-        tokens=(
-            Token(keyword="token", env=("WATSONX_TOKEN",)),
-            Token(keyword="zen_api_key", env=("WATSONX_ZENAPIKEY",), auth=("authorization", "ZenApiKey {key}")),
-        ),
-        grants=(
-            Grant(
-                needs=("api_key",),
-                url="{watsonx_iam_url}",
-                form={"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": "{api_key}"},
-            ),
-        ),
-        settings=(
-            Setting(keyword="watsonx_region_name", env=("WATSONX_REGION",)),
-            Setting(
-                keyword="watsonx_iam_url",
-                env=("WATSONX_IAM_URL",),
-                default="https://iam.cloud.ibm.com/identity/token",
-            ),
-            Setting(keyword="project_id", env=("WATSONX_PROJECT_ID",)),
-            Setting(keyword="space_id", env=("WATSONX_SPACE_ID", "WATSONX_DEPLOYMENT_SPACE_ID")),
-            Setting(keyword="api_version", env=("WATSONX_API_VERSION",), default="2024-10-08"),
-        ),
+    Provider(
+        slug="watsonx",
+        **WATSONX,
         chat_path="/ml/v1/text/chat?version={api_version}",
         stream_path="/ml/v1/text/chat_stream?version={api_version}",
         # Whether to stream stands in the path.
@@ -1198,6 +1502,7 @@ ROWS: tuple[Provider, ...] = (
             "project_id": "{project_id}",
             "space_id": "{space_id}",
         },
+        words={"tool_choice": "tool_choice_option"},
         stream_options=False,
         variants=(
             # A deployment knows its model and its project.
@@ -1209,12 +1514,33 @@ ROWS: tuple[Provider, ...] = (
             ),
         ),
     ),
+    Provider(
+        slug="watsonx_text",
+        **WATSONX,
+        family="text",
+        body="generation",
+        chat_path="/ml/v1/text/generation?version={api_version}",
+        stream_path="/ml/v1/text/generation_stream?version={api_version}",
+        fields={"model_id": "{model}", "project_id": "{project_id}", "space_id": "{space_id}"},
+        usage=IN_EVERY_CHUNK,
+        renames=MAX_TOKENS,
+        unsupported=PLAIN_TEXT_LACKS - {"seed", "top_k", "repetition_penalty"},
+        variants=(
+            Variant(
+                model="deployment/(?P<deployment_id>[^/]+)",
+                chat_path="/ml/v1/deployments/{deployment_id}/text/generation?version={api_version}",
+                stream_path="/ml/v1/deployments/{deployment_id}/text/generation_stream?version={api_version}",
+                fields={},
+            ),
+        ),
+    ),
     classic(
         "xai",
         "https://api.x.ai/v1",
         "XAI_API_KEY",
         "XAI_API_BASE",
         models=("grok-",),
+        telemetry="x_ai",
         hosts=("*.api.x.ai",),
         dialect={"reasoning": "beside"},
     ),
@@ -1237,28 +1563,16 @@ PROVIDERS: Mapping[str, Provider] = {name: row for row in ROWS for name in (row.
 NOT_SERVED: Mapping[str, str] = {
     "a2a": "speaks A2A, a JSON-RPC of agents",
     "anthropic_text": "text completions of 2023",
-    "azure_text": "text completions",
     "bytez": "raw text, no usage",
     "chatgpt": "login of a consumer subscription",
     "custom": "no format that anybody specified",
     "fal_ai": "does not stream",
-    "gdc": "needs tokens from an SDK of Google's",
+    "gdc": "addresses and paths that nobody documents, and tokens of a service identity",
     "github_copilot": "login of a consumer subscription",
     "langflow": "a flow server, no chat",
     "langgraph": "an agent server, no chat",
     "nlp_cloud": "raw text, no usage",
-    "oci": "formats of its own, and signed requests",
     "petals": "runs in the process",
-    "predibase": "format of TGI",
-    "replicate": "two requests and raw text",
-    "sagemaker": "signed requests in AWS framing",
-    "sagemaker_chat": "as sagemaker",
-    "sagemaker_nova": "as sagemaker",
-    "sap": "needs an OAuth exchange before the call",
-    "text-completion-codestral": "fill in the middle, no chat",
-    "text-completion-inception": "fill in the middle, no chat",
-    "text-completion-openai": "text completions",
-    "triton": "a format of each model's own",
-    "watsonx_text": "a format of its own",
+    "sap": "a format of its own, at deployments that have to be looked up before the call",
 }
 """Who is called by name elsewhere and has no row here, with the reason."""

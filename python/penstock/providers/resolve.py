@@ -144,7 +144,7 @@ def vary(
         if "chat_path" in changes:
             changes.setdefault("stream_path", None)
         if "family" in changes:
-            changes["dialect"] = {}
+            changes.setdefault("dialect", {})
         return replace(provider, **changes), model, {**values, **found.groupdict()}
     return provider, model, values
 

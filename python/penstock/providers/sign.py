@@ -1,13 +1,21 @@
-"""Signatures for services that take credentials instead of a key: AWS Signature Version 4, by botocore.
+"""Signatures for services that take credentials instead of a key.
 
-It is asked for at the call, for the extra `aws` only has to be there when somebody has no API key.
+AWS Signature Version 4 is botocore's; HTTP Signatures are made here, with an RSA key. Both are asked for at the call,
+for the extras `aws` and `oci` only have to be there when somebody has no API key.
 """
 
+from base64 import b64encode
 from collections.abc import Callable, Mapping
+from email.utils import formatdate
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from string import Formatter
 from typing import Any
+from urllib.parse import urlsplit
 
-from ..errors import AuthenticationError
-from .registry import Provider
+from ..errors import AuthenticationError, BadRequestError
+from .registry import Provider, Signature
 from .resolve import fill
 
 Sign = Callable[[str, Mapping[str, str], bytes], dict[str, str]]
@@ -17,8 +25,20 @@ SIGNED = ("content-type",)
 """Beside the host and what is added here: intermediaries change other headers."""
 
 
-def signer(provider: Provider, values: Mapping[str, str]) -> Sign:
-    """How to sign for this provider, with the caller's credentials or those of botocore's chain.
+def signer(provider: Provider, values: Mapping[str, str]) -> Sign | None:
+    """How to sign for this provider; None if it knows keys alone.
+
+    Raises:
+        AuthenticationError: no credentials, or not what it takes to use them. Nothing has been sent.
+        BadRequestError: no region, which a signature is good for, or no such key.
+    """
+    if provider.signature is not None:
+        return _http_signer(provider, provider.signature, values)
+    return _aws_signer(provider, values) if provider.signed_as is not None else None
+
+
+def _aws_signer(provider: Provider, values: Mapping[str, str]) -> Sign:
+    """With the caller's credentials or those of botocore's chain.
 
     The chain is: variables, profiles, SSO, roles, and the metadata of the machine this runs on.
 
@@ -67,3 +87,76 @@ def _credentials(values: Mapping[str, str]) -> Any:
         return Session(profile=values.get("aws_profile_name")).get_credentials()
     except BotoCoreError as error:
         raise AuthenticationError(f"AWS credentials: {error}") from None
+
+
+SIGNED_BY_KEY = ("date", "(request-target)", "host", "content-length", "content-type", "x-content-sha256")
+"""What an RSA key signs, in this order."""
+
+
+def _http_signer(provider: Provider, signature: Signature, values: Mapping[str, str]) -> Sign:
+    """With an RSA key: draft-cavage-http-signatures-08, rsa-sha256."""
+    owner = [name for _, name, _, _ in Formatter().parse(signature.key_id) if name]
+    holder = next((name for name in (signature.key, signature.key_file) if name in values), None)
+    keys = " or ".join(("api_key", *provider.key_env))
+    if holder is None or not all(name in values for name in owner):
+        raise AuthenticationError(
+            f"no key for {provider.slug}: pass {keys}, or {', '.join(owner)}, and {signature.key} or "
+            f"{signature.key_file} to sign with",
+            provider=provider.slug,
+        )
+    try:
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+    except ImportError:
+        raise AuthenticationError(
+            f"no key for {provider.slug}: pass {keys}; to sign with an RSA key, pip install 'penstock[oci]'",
+            provider=provider.slug,
+        ) from None
+    key = _private_key(_pem(values[holder], holder, file=holder == signature.key_file), holder)
+    key_id = signature.key_id.format_map(values)
+
+    def sign(url: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
+        parts = urlsplit(url)
+        said = {
+            "date": formatdate(usegmt=True),
+            "(request-target)": f"post {parts.path}" + (f"?{parts.query}" if parts.query else ""),
+            "host": parts.netloc,
+            "content-length": str(len(body)),
+            "content-type": headers["content-type"],
+            "x-content-sha256": b64encode(sha256(body).digest()).decode(),
+        }
+        text = "\n".join(f"{name}: {said[name]}" for name in SIGNED_BY_KEY)
+        signed = b64encode(key.sign(text.encode(), PKCS1v15(), hashes.SHA256())).decode()
+        del said["(request-target)"]
+        return {
+            **said,
+            "authorization": f'Signature algorithm="rsa-sha256",headers="{" ".join(SIGNED_BY_KEY)}",keyId="{key_id}",'
+            f'signature="{signed}",version="1"',
+        }
+
+    return sign
+
+
+def _pem(value: str, name: str, *, file: bool) -> str:
+    if not file:
+        return value.replace("\\n", "\n")  # one line of a variable
+    try:
+        return Path(value).expanduser().read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadRequestError(f"{name}: {value}: {error.strerror or error}", param=name) from None
+
+
+@lru_cache(maxsize=16)
+def _private_key(pem: str, name: str) -> Any:
+    """The key. Cached: to read and check one takes longer than to sign with it."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(pem.encode(), None)
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        raise BadRequestError(f"{name} is no private key in PEM without a passphrase", param=name) from None
+    if not isinstance(key, RSAPrivateKey):
+        raise BadRequestError(f"{name} is no RSA key", param=name)
+    return key

@@ -92,6 +92,8 @@ class Family(NamedTuple):
     """How an event begins that never ends, and what repeats from there on."""
     finish: re.Pattern[bytes]
     """Matches the event that carries a finish reason."""
+    announce: Callable[[str, str], bytes] | None = None
+    """(base URL, model as asked) -> what a POST is answered with, where the stream is fetched from a URL in it."""
 
 
 def dump(value: Any, *, ascii: bool = False) -> bytes:

@@ -167,13 +167,13 @@ class Upstream:
     def _answer(self, exchange: Exchange) -> tuple[Answer, Script]:
         """The answer to a request, and the script that it is to be written by."""
         path = exchange.path.partition("?")[0].rstrip("/")
-        if exchange.method == "POST":
-            for family in FAMILIES.values():
-                if path.endswith(family.paths):
-                    return self._complete(family, path, exchange)
-        elif path.endswith("/models") and exchange.method == "GET":
+        for family in FAMILIES.values():
+            methods = ("POST",) if family.announce is None else ("POST", "GET")
+            if exchange.method in methods and path.endswith(family.paths):
+                return self._complete(family, path, exchange)
+        if path.endswith("/models") and exchange.method == "GET":
             return _json(200, dump({"object": "list", "data": self._models_list()})), Script()
-        elif path.endswith("/stats") and exchange.method in ("GET", "DELETE"):
+        if path.endswith("/stats") and exchange.method in ("GET", "DELETE"):
             if exchange.method == "DELETE":
                 self._ledger.clear()
             return _json(200, dump(self._ledger.snapshot())), Script()
@@ -183,7 +183,7 @@ class Upstream:
         def refuse(refused: Problem) -> tuple[Answer, Script]:
             return _json(refused.status, family.problem(refused)), Script()
 
-        body = exchange.body
+        body = exchange.body if exchange.method == "POST" else {}
         if not isinstance(body, dict):
             return refuse(
                 Problem(400, "invalid_request_error", None, "We could not parse the JSON body of your request.")
@@ -204,6 +204,10 @@ class Upstream:
             known = ", ".join([*self.recorded, *family.cases])
             message = f"The model '{exchange.model}' does not exist. Replay has: {known}."
             return refuse(Problem(404, "invalid_request_error", "model_not_found", message))
+        if family.announce is not None and exchange.method == "POST":
+            # What goes wrong does so at the second request.
+            base_url = f"http://{exchange.headers.get('host', '')}/v1"
+            return _json(201, family.announce(base_url, asked.model)), Script()
         if script.fail is not None:
             if not self._ledger.fails(exchange.model, exchange.script, script.fail):
                 script = Script()

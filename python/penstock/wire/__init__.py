@@ -47,7 +47,7 @@ class Parameters(TypedDict, total=False):
     web_search_options: Mapping[str, Any] | None
     service_tier: str | None
     store: bool | None
-    metadata: Mapping[str, str] | None
+    metadata: Mapping[str, Any] | None
     safety_identifier: str | None
     prompt_cache_key: str | None
     thinking: Mapping[str, Any] | None
@@ -102,7 +102,8 @@ def select(
                 param=name,
                 provider=provider.slug,
             )
-        named = provider.renames.get(name, name)
+        names = {**provider.renames, **provider.words} if isinstance(value, str) else provider.renames
+        named = names.get(name, name)
         spelled = provider.spellings.get(name, {}).get(value, value) if isinstance(value, str) else value
         if chosen.setdefault(named, spelled) != spelled:
             raise BadRequestError(f"{name} and {named} differ, but are one to {provider.slug}", param=name)

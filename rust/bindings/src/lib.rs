@@ -1,12 +1,15 @@
 //! `penstock._native`: penstock-core for Python. The contract is `python/penstock/_native.pyi`.
 #![expect(clippy::needless_pass_by_value, reason = "pyo3 hands arguments over by value")]
 
+mod budget;
 mod chunks;
 mod classes;
 mod decoder;
 mod errors;
 mod events;
+mod failure;
 mod json;
+mod pool;
 mod record;
 
 use pyo3::prelude::*;
@@ -16,6 +19,8 @@ mod _native {
     use pyo3::prelude::*;
     use pyo3::types::PyTuple;
 
+    #[pymodule_export]
+    use super::budget::RetryBudget;
     #[pymodule_export]
     use super::classes::{
         ChatCompletion, ChatCompletionChunk, ChatCompletionMessage, Choice, ChoiceDelta, ChunkChoice,
@@ -27,6 +32,10 @@ mod _native {
     use super::errors::decode_error;
     #[pymodule_export]
     use super::events::{EventDecoder, ServerSentEvent};
+    #[pymodule_export]
+    use super::failure::Failure;
+    #[pymodule_export]
+    use super::pool::{DeploymentStatus, Lease, Pool, Refusal};
     #[pymodule_export]
     use super::record::Record;
 

@@ -207,7 +207,9 @@ fn plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 fn of_kind<'py>(value: &Bound<'py, PyAny>, kind: Kind) -> PyResult<Bound<'py, PyAny>> {
     let py = value.py();
     let record = |shape: &'static Shape, value: &Bound<'py, PyAny>| {
-        if value.is_none() {
+        // What is one already stays it, with what it knows beyond its fields: where a usage comes from.
+        let is_one = value.cast::<Record>().is_ok_and(|known| std::ptr::eq(known.get().shape, shape));
+        if value.is_none() || is_one {
             return Ok(value.clone());
         }
         let record = Record::from_mapping(shape, value)?;

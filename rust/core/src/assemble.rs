@@ -56,6 +56,7 @@ struct Call {
     name: String,
     arguments: String,
     extra: Extras,
+    pieces: Pieces,
 }
 
 /// What has to be sent back unchanged when the conversation goes on: the reasoning with its signatures.
@@ -319,7 +320,8 @@ impl Message {
 
 impl Call {
     fn delivered(&self) -> DueCall {
-        DueCall { name: self.name.as_str().into(), arguments: self.arguments.as_str().into() }
+        let (name, arguments) = (self.name.as_str().into(), self.arguments.as_str().into());
+        DueCall { name, arguments, pieces: self.pieces.clone() }
     }
 
     fn add(&mut self, call: &ToolCall<'_>) {
@@ -332,6 +334,7 @@ impl Call {
         self.add_function(&call.function);
         for extra in &call.extra {
             keep_pieces(&mut self.extra, extra);
+            self.pieces.count(&extra.key.decode());
         }
     }
 

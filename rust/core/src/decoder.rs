@@ -73,6 +73,9 @@ families! {
     Cohere(wire::cohere::Cohere) "cohere" SseOrJson,
     Ollama(wire::ollama::Ollama) "ollama" Ndjson,
     Responses(wire::responses::Responses) "responses" Sse,
+    Text(wire::text::Text) "text" SseOrJson,
+    Invocations(wire::invocations::Invocations) "invocations" Parts,
+    Predictions(wire::predictions::Predictions) "predictions" Sse,
 }
 
 impl FromStr for Family {

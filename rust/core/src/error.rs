@@ -46,6 +46,12 @@ impl Class {
         Class::ServiceUnavailable,
     ];
 
+    /// The class of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.name() == name)
+    }
+
     /// Whether another attempt at the same request can succeed.
     #[must_use]
     pub fn retryable(self) -> bool {

@@ -29,6 +29,7 @@ pub(crate) struct Delivered {
 pub(crate) struct DueCall {
     pub(crate) name: Due,
     pub(crate) arguments: Due,
+    pub(crate) pieces: Pieces,
 }
 
 /// A text that has to come once more.
@@ -148,10 +149,9 @@ impl Delivered {
 
     /// False if the event is of another answer.
     fn strip(&mut self, choice: &mut Choice<'_>) -> bool {
-        let Choice { index: _, delta, finish_reason, logprobs: _, extra } = choice;
-        let Delta {
-            role, content, reasoning_content, refusal, tool_calls, function_call, audio: _, annotations, ..
-        } = delta;
+        let Choice { index: _, delta, finish_reason, logprobs, extra } = choice;
+        let Delta { role, content, reasoning_content, refusal, tool_calls, function_call, audio, annotations, .. } =
+            delta;
         *role = None;
         let [said, thought, refused] = &mut self.texts;
         let mut same = true;
@@ -166,6 +166,7 @@ impl Delivered {
                 Some(due) => {
                     // The id that was handed out stays.
                     (call.id, call.kind) = (None, None);
+                    call.extra.retain(|extra| !due.pieces.take(&extra.key.decode()));
                     same &= due.strip(&mut call.function);
                     *call != ToolCall { index: call.index, ..ToolCall::default() }
                 }
@@ -185,8 +186,11 @@ impl Delivered {
         }
         delta.extra.retain(|extra| !self.pieces.take(&extra.key.decode()));
         if self.is_due() {
+            // What stands beside the texts came with them; a text of another kind would have come in another answer.
             extra.clear();
-            return same && finish_reason.is_none();
+            delta.extra.clear();
+            (*annotations, *audio, *logprobs) = (None, None, Field::Absent);
+            return same && is_empty(choice);
         }
         if self.finished {
             *finish_reason = None;

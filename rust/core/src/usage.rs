@@ -137,6 +137,11 @@ const SAID: &[&[u8]] = &[
     b"inputTextTokenCount",
     b"totalOutputTextTokenCount",
     b"tokenCount",
+    b"input_token_count",
+    b"generated_token_count",
+    b"output_token_count",
+    b"input_length",
+    b"generated_tokens",
 ];
 
 impl Usage {

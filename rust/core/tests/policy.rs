@@ -383,7 +383,14 @@ mod limits {
 
     #[test]
     fn a_limit_of_nothing_lets_nothing_in() {
-        assert!(ask(&mut limited(Limits { max_parallel: Some(0), ..Limits::default() }), 0.0).is_err());
+        for limits in [
+            Limits { rpm: Some(0), ..Limits::default() },
+            Limits { tpm: Some(0), ..Limits::default() },
+            Limits { max_parallel: Some(0), ..Limits::default() },
+        ] {
+            let never = Refusal { cause: Cause::Limited, after: None, busy: false };
+            assert_eq!(ask(&mut limited(limits), 0.0).unwrap_err(), never);
+        }
     }
 
     #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 mod eventstream;
 mod json_array;
 mod ndjson;
+mod parts;
 mod sse;
 mod sse_or_json;
 
@@ -11,6 +12,7 @@ use std::fmt;
 pub use eventstream::EventStream;
 pub use json_array::JsonArray;
 pub use ndjson::Ndjson;
+pub use parts::Parts;
 pub use sse::{Event, Sse};
 pub use sse_or_json::SseOrJson;
 
@@ -28,6 +30,7 @@ pub struct Frame<'a> {
 #[derive(Debug)]
 pub(crate) enum Framing {
     EventStream(EventStream),
+    Parts(Parts),
     Sse(Sse),
     SseOrJson(SseOrJson),
     Ndjson(Ndjson),
@@ -38,6 +41,7 @@ impl Framing {
     pub(crate) fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Option<Frame<'s>>, Broken> {
         match self {
             Framing::EventStream(events) => events.next(input),
+            Framing::Parts(parts) => parts.next(input),
             Framing::Sse(sse) => Ok(sse.next(input)?.map(|event| event.frame)),
             Framing::SseOrJson(either) => Ok(either.next(input)?),
             Framing::Ndjson(lines) => Ok(lines.next(input)?),
@@ -49,6 +53,7 @@ impl Framing {
         match self {
             // A message says how long it is: less is not good enough.
             Framing::EventStream(_) => None,
+            Framing::Parts(parts) => parts.finish(),
             Framing::Sse(sse) => sse.finish().map(|event| event.frame),
             Framing::SseOrJson(either) => either.finish(),
             Framing::Ndjson(lines) => lines.finish(),
@@ -59,6 +64,7 @@ impl Framing {
     pub(crate) fn stray(&self) -> &[u8] {
         match self {
             Framing::EventStream(_) => &[],
+            Framing::Parts(parts) => parts.stray(),
             Framing::Sse(sse) => sse.stray(),
             Framing::SseOrJson(either) => either.stray(),
             Framing::Ndjson(_) => b"",

@@ -22,6 +22,8 @@ pub(crate) enum Full {
     Until(f64),
     /// Until another request ends.
     Slots,
+    /// For good: a limit is 0.
+    Ever,
 }
 
 /// What is used of the limits.
@@ -40,6 +42,9 @@ impl Meter {
     /// Whether one more request of about so many tokens is within the limits. One that is larger than the limit by
     /// itself is let in when nothing else counts, for it could never be otherwise.
     pub(crate) fn check(&mut self, tokens: u64, now: f64) -> Result<(), Full> {
+        if [self.limits.rpm, self.limits.tpm, self.limits.max_parallel.map(u64::from)].contains(&Some(0)) {
+            return Err(Full::Ever);
+        }
         if self.limits.max_parallel.is_some_and(|most| self.in_flight >= most) {
             return Err(Full::Slots);
         }

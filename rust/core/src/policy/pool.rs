@@ -309,6 +309,7 @@ impl Pool {
                 Err(full) => {
                     refusal.cause = Cause::Limited;
                     match full {
+                        Full::Ever => {}
                         Full::Slots => refusal.busy = true,
                         Full::Until(free) => sooner(&mut refusal.after, free - now),
                     }

@@ -71,9 +71,15 @@ impl Failure {
         if let Some(asked) = self.retry_after.filter(|asked| *asked > 0.0) {
             return (asked <= LONGEST_RETRY_AFTER).then_some(asked);
         }
-        let doubled = first * 2_f64.powi(i32::try_from(retries).unwrap_or(i32::MAX));
-        Some(doubled.min(LONGEST_PAUSE) * (0.5 + chance / 2.0))
+        Some(backoff(retries, chance, first))
     }
+}
+
+/// Seconds to wait where nobody has said how long: [`Failure::pause`] without its conditions.
+#[must_use]
+pub fn backoff(retries: u32, chance: f64, first: f64) -> f64 {
+    let doubled = first * 2_f64.powi(i32::try_from(retries).unwrap_or(i32::MAX));
+    doubled.min(LONGEST_PAUSE) * (0.5 + chance / 2.0)
 }
 
 /// How many retries there may be: a part of the requests of the last minute, and a few more for those who ask seldom.

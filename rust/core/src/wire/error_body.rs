@@ -87,6 +87,12 @@ pub(super) fn from_exception(status: Option<u16>, name: &str, body: &[u8]) -> Er
         None if status.is_none() => error.class = of_type(name).unwrap_or(error.class),
         None => {}
     }
+    if error.details.code.is_none() {
+        error.details.code = value.get("ErrorCode").and_then(said);
+        if error.details.code.as_deref() == Some("ModelInvocationTimeExceeded") {
+            error.class = Class::Timeout;
+        }
+    }
     error.details.kind = Some(name.to_owned());
     error
 }
@@ -273,7 +279,7 @@ fn of_base_resp(code: i64) -> Class {
 
 /// The exceptions of AWS services, with the status that each has outside a stream. Inside one, names begin in lower case.
 fn of_exception(name: &str) -> Option<(u16, Class)> {
-    const NAMES: [(&str, u16, Class); 16] = [
+    const NAMES: [(&str, u16, Class); 21] = [
         ("ValidationException", 400, Class::BadRequest),
         ("AccessDeniedException", 403, Class::PermissionDenied),
         ("UnrecognizedClientException", 403, Class::Authentication),
@@ -290,6 +296,12 @@ fn of_exception(name: &str) -> Option<(u16, Class)> {
         ("ModelStreamErrorException", 424, Class::ServiceUnavailable),
         ("InternalServerException", 500, Class::InternalServer),
         ("ServiceUnavailableException", 503, Class::ServiceUnavailable),
+        // Of models that are hosted without knowing what they are.
+        ("ValidationError", 400, Class::BadRequest),
+        ("ModelError", 424, Class::ServiceUnavailable),
+        ("ModelStreamError", 424, Class::ServiceUnavailable),
+        ("InternalStreamFailure", 500, Class::InternalServer),
+        ("ServiceUnavailable", 503, Class::ServiceUnavailable),
     ];
     let same = |known: &str| {
         let (first, rest) = (known.get(..1), known.get(1..));
@@ -314,9 +326,12 @@ fn of_type(name: &str) -> Option<Class> {
         "overloaded_error" | "service_unavailable" | "unavailable" | "overloaded" => Class::ServiceUnavailable,
         "timeout_error" | "timeout" | "deadline_exceeded" => Class::Timeout,
         "conflict_error" => Class::Conflict,
-        "invalid_request_error" | "tool_use_failed" | "invalid_argument" | "badrequesterror" | "request_too_large" => {
-            Class::BadRequest
-        }
+        "validation"
+        | "invalid_request_error"
+        | "tool_use_failed"
+        | "invalid_argument"
+        | "badrequesterror"
+        | "request_too_large" => Class::BadRequest,
         _ => return None,
     })
 }

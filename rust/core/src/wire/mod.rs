@@ -6,11 +6,13 @@ pub mod cohere;
 pub mod converse;
 mod error_body;
 pub mod gemini;
+pub mod invocations;
 pub mod invoke;
 pub mod ollama;
+pub mod predictions;
 pub mod responses;
 mod template;
-mod text;
+pub mod text;
 mod time;
 
 pub use error_body::{from_response, from_value};
