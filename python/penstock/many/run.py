@@ -6,14 +6,16 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from time import monotonic
 from typing import Any, Literal, Self, Unpack
 
 from .. import retry
-from .._native import ChatCompletion
 from ..api import Options, answer_of, check
+from ..configuration import current
+from ..cost import completion_cost
 from ..errors import (
     APIConnectionError,
     APIError,
@@ -58,7 +60,8 @@ LANE = 8
 SKIPPED = 1000
 """Rows done before that are passed over between two turns of the event loop."""
 
-Price = Callable[[ChatCompletion], Any]
+UNPRICED = 1000
+"""Models without a price that are remembered: where no price list is installed it takes long to find that out."""
 
 
 @dataclass(slots=True)
@@ -122,7 +125,7 @@ class _Run:
         check(model, options)
         self.model = model
         self.options = dict(options)
-        if options.get("max_retries") is None and options.get("num_retries") is None:
+        if (options.get("max_retries"), options.get("num_retries"), current().max_retries) == (None, None, None):
             self.options["max_retries"] = RETRIES
         self.ordered = ordered
         self.pace = Pace(most)
@@ -141,6 +144,7 @@ class _Run:
         except BaseException:
             self.close()
             raise
+        self.context = copy_context()  # with the defaults that hold where the run was made
         self.progress = Progress(resumed=self.checkpoint.done.count if self.checkpoint else 0)
         self.ready: deque[BulkRow] = deque()
         self.over = False
@@ -155,7 +159,7 @@ class _Run:
         self._order: deque[int] = deque()
         self._held: dict[int, BulkRow] = {}
         self._completion_tokens = 0.0
-        self._price = _price()
+        self._unpriced: set[str] = set()
 
     # Feeding
 
@@ -266,13 +270,23 @@ class _Run:
         usage = response.usage if response is not None else failed.usage if failed is not None else None
         if self.tokens_rate is not None:
             self._settle(usage, tokens)
-        cost = None
-        if response is not None and self._price is not None:
-            with suppress(Exception):  # a model without a price
-                cost = float(self._price(response))
+        cost = self._cost(usage, attempts)
         name = name_of(request)
         latency = monotonic() - began
         self._judge(BulkRow(index, name, request, response, failed, usage, cost, latency, tuple(attempts)))
+
+    def _cost(self, usage: Any, attempts: list[Attempt]) -> float | None:
+        """What a usage cost, by whom was asked last. An answer is not lost for want of a price, or for a wrong one."""
+        if usage is None or not attempts:
+            return None
+        model = f"{attempts[-1].provider}/{attempts[-1].model}"
+        if model not in self._unpriced:
+            try:
+                return float(completion_cost(model=model, usage=usage))
+            except Exception:  # noqa: BLE001
+                if len(self._unpriced) < UNPRICED:
+                    self._unpriced.add(model)
+        return None
 
     def _seen(self, attempt: Attempt, number: int) -> None:
         """Learns from an attempt how much the provider bears."""
@@ -378,16 +392,6 @@ def _hopeless(error: APIError) -> bool:
     """Whether this is no fault of the row, and nothing that passes by itself."""
     spent = isinstance(error, RateLimitError) and not retry.retryable(error)
     return spent or isinstance(error, HOPELESS) or type(error) is APIConnectionError
-
-
-def _price() -> Price | None:
-    """What a response cost, if that can be known here."""
-    from importlib import import_module
-
-    with suppress(ModuleNotFoundError):
-        price: Price | None = getattr(import_module("penstock.cost"), "completion_cost", None)
-        return price
-    return None
 
 
 class Bulk:
@@ -508,7 +512,9 @@ class Bulk:
             begun.set()
             await self._run.feed(self._next_row)
 
-        self._thread = threading.Thread(target=asyncio.run, args=(main(),), name="penstock-bulk", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run.context.run, args=(asyncio.run, main()), name="penstock-bulk", daemon=True
+        )
         self._thread.start()
         begun.wait()
 
@@ -593,7 +599,7 @@ class AsyncBulk:
         async def next_row() -> tuple[int, Any] | None:
             return await anext(items, None)
 
-        self._task = asyncio.create_task(self._run.feed(next_row))
+        self._task = asyncio.create_task(self._run.feed(next_row), context=self._run.context)
 
     async def _items(self) -> AsyncIterator[tuple[int, Any]]:
         if hasattr(self._rows, "__aiter__"):
@@ -664,7 +670,8 @@ def bulk(
         checkpoint: a file that remembers what is done. The same call with the same file does the rest.
         output: a JSON Lines file of the results; its checkpoint is beside it (`.checkpoint`) unless another is named.
         ordered: give results in the order of the rows; those that wait for an earlier one are not done yet.
-        options: as `completion`'s, for every row; parameters in a row win. max_retries is 5.
+        options: as `completion`'s, for every row; parameters in a row win. max_retries is 5, unless it or
+            `configure` says otherwise.
 
     Raises:
         BadRequestError: an argument, or a file that does not belong to this run.
