@@ -31,7 +31,7 @@ from ..errors import (
 from ..stream import Attempt
 from ..wire import encode
 from .checkpoint import Checkpoint, Output
-from .pace import Pace, Rate
+from .pace import Limits
 from .rows import BulkRow, Lines, asked, name_of, read, rows_of
 
 RETRIES = 5
@@ -97,28 +97,20 @@ class _Attempts(list[Attempt]):
         self._seen(attempt, len(self))
 
 
-class _Run:
+class Run:
     """The rows in flight, on one event loop. `notify` is called there when something is ready, or it is over."""
 
     def __init__(
         self,
         requests: Any,
         *,
+        limits: Limits,
         model: str | None,
-        max_in_flight: int | Literal["auto"],
-        rpm: float | None,
-        tpm: float | None,
-        checkpoint: "str | os.PathLike[str] | None",
-        output: "str | os.PathLike[str] | None",
-        ordered: bool,
+        checkpoint: "str | os.PathLike[str] | None" = None,
+        output: "str | os.PathLike[str] | None" = None,
+        ordered: bool = False,
         options: Mapping[str, Any],
     ) -> None:
-        most: Any = None if max_in_flight == "auto" else max_in_flight
-        if most is not None and not (isinstance(most, int) and most > 0):
-            raise BadRequestError(f"max_in_flight must be 'auto' or above 0, not {most!r}", param="max_in_flight")
-        for name, limit in (("rpm", rpm), ("tpm", tpm)):
-            if limit is not None and not limit > 0:
-                raise BadRequestError(f"{name} must be above 0 a minute, not {limit!r}", param=name)
         for name in ("api_key", "api_base", "base_url", "client"):
             if options.get(name) is not None and model is None and options.get("custom_llm_provider") is None:
                 raise BadRequestError(f"{name} needs model, or rows would choose where it goes", param=name)
@@ -128,10 +120,8 @@ class _Run:
         if (options.get("max_retries"), options.get("num_retries"), current().max_retries) == (None, None, None):
             self.options["max_retries"] = RETRIES
         self.ordered = ordered
-        self.pace = Pace(most)
-        now = monotonic()
-        self.requests_rate = None if rpm is None else Rate(rpm, now)
-        self.tokens_rate = None if tpm is None else Rate(tpm, now)
+        self.limits = limits
+        self.pace, self.requests_rate, self.tokens_rate = limits.pace, limits.requests, limits.tokens
         self.rows = rows_of(requests)
         if output is not None and checkpoint is None:
             checkpoint = f"{os.fspath(output)}.checkpoint"
@@ -309,6 +299,7 @@ class _Run:
     def _judge(self, row: BulkRow) -> None:
         """Gives a result out, unless it looks as if all the others would fail the same way."""
         if row.error is None or not _hopeless(row.error):
+            self.limits.failing = 0
             if self.failure is None:
                 for suspect in self._suspects:
                     self._place(suspect)
@@ -316,7 +307,8 @@ class _Run:
             self._place(row)
             return
         self._suspects.append(row)
-        if len(self._suspects) >= IN_A_ROW and self.failure is None:
+        self.limits.failing += 1
+        if self.limits.failing >= IN_A_ROW and self.failure is None:
             row.error.add_note(f"{IN_A_ROW} rows in succession failed like this: they, and the rest, are not done")
             self.failure = row.error
             self.stopping = True
@@ -406,7 +398,7 @@ class Bulk:
         (and what the iterable of requests raises)
     """
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: Run) -> None:
         if hasattr(run.rows, "__aiter__"):
             run.close()
             raise BadRequestError("bulk() takes an ordinary iterable; abulk() an asynchronous one", param="requests")
@@ -553,7 +545,7 @@ class Bulk:
 class AsyncBulk:
     """The results of many requests, as an asynchronous iterator and context manager. As Bulk, with `aclose()`."""
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
         self._rows = run.rows
         self._task: asyncio.Task[None] | None = None
@@ -678,7 +670,7 @@ def bulk(
         AuthenticationError: no key.
         OSError: a file cannot be read or written.
     """
-    return Bulk(_Run(requests, **_arguments(locals())))
+    return Bulk(Run(requests, **_arguments(locals())))
 
 
 def abulk(
@@ -694,8 +686,10 @@ def abulk(
     **options: Unpack[Options],
 ) -> AsyncBulk:
     """`bulk` for asyncio. `requests` may be an asynchronous iterable too; an ordinary one must not block the loop."""
-    return AsyncBulk(_Run(requests, **_arguments(locals())))
+    return AsyncBulk(Run(requests, **_arguments(locals())))
 
 
 def _arguments(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name != "requests"}
+    limits = Limits(given["max_in_flight"], given["rpm"], given["tpm"], monotonic())
+    same = ("model", "checkpoint", "output", "ordered", "options")
+    return {"limits": limits, **{name: given[name] for name in same}}
