@@ -6,7 +6,7 @@ coroutine over the port that never suspends.
 
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -30,7 +30,6 @@ from .errors import (
     Response,
     UnsupportedParamsError,
 )
-from .parser import other_tasks
 from .providers.auth import Source, credential_of
 from .providers.registry import ROWS, Prefill, Provider
 from .providers.resolve import base_of, fill, first_set, owns, resolve, setting_headers, settings, vary
@@ -78,7 +77,7 @@ class Options(Parameters, total=False):
     fallbacks: "Sequence[str | Mapping[str, Any]] | None"
     content_policy_fallbacks: "Sequence[str | Mapping[str, Any]] | None"
     client: Any
-    transport: Literal["httpx"] | None
+    transport: Literal["native", "httpx"] | None
     proxy: Any
     verify: Any
     cert: Any
@@ -122,6 +121,8 @@ def completion(
             fallbacks: models, or dicts of options with a model, to ask in turn when this one fails.
             content_policy_fallbacks: the same for refusals by a content filter.
             client: an httpx.Client or httpx2.Client of your own; else proxy, verify and cert, as httpx takes them.
+            transport: "native" insists on the engine of this package, "httpx" chooses httpx. Without it the engine
+                serves wherever it can.
             drop_params: leave out parameters that the provider lacks. additional_drop_params: leave these out.
             allowed_openai_params: send these though the provider's documentation lacks them.
             on_stream_cut: what to do when a stream breaks in the middle: "raise", the default; "restart" to ask again
@@ -567,7 +568,9 @@ def _plan(operation: Operation, model: str, given_input: Any, stream: bool | Non
         include_usage=bool((given.get("stream_options") or {}).get("include_usage")),
         timeouts=Timeouts.of(options.get("timeout"), stream=stream),
         max_retries=2 if retries is None else retries,
-        route=Route(options.get("proxy"), True if verify is None else verify, options.get("cert")),
+        route=Route(
+            options.get("proxy"), True if verify is None else verify, options.get("cert"), options.get("transport")
+        ),
         keep_partial=keep_partial,
         on_stream_cut=on_stream_cut,
         rest_of=rest_of,
@@ -653,8 +656,8 @@ def _known(operation: Operation, provider: Provider, options: Mapping[str, Any])
             param=name,
             provider=provider.slug,
         )
-    if options.get("transport") not in (None, "httpx"):
-        raise BadRequestError(f"transport must be 'httpx', not {options['transport']!r}", param="transport")
+    if options.get("transport") not in (None, "native", "httpx"):
+        raise BadRequestError(f"transport must be 'native' or 'httpx', not {options['transport']!r}", param="transport")
 
 
 def _routes(model: str, options: Mapping[str, Any], name: str) -> list[tuple[str, dict[str, Any]]]:
@@ -764,7 +767,7 @@ async def _ask(
 async def _pursue(open_port: OpenPort, call: Call, attempts: list[Attempt], started: float, *, blocking: bool) -> Any:
     """One model, asked until it answers or it is of no use to ask again."""
     if call.mock is not None:
-        return await _mocked(call, blocking=blocking)
+        return await _mocked(call)
     port = await open_port(call.client, call.route)
     pursuit = Pursuit(port, call, attempts, started, blocking=blocking)
     answer = await pursuit.ask(call.decoder)
@@ -803,7 +806,7 @@ class Pursuit:
             watch = Watch(call.timeouts, self.started)
             try:
                 watch = await call.authorize(self.port, watch, blocking=self.blocking)
-                answer = await _attempt(self.port, call, decoder, watch, blocking=self.blocking)
+                answer = await _attempt(self.port, call, decoder, watch)
             except APIError as error:
                 self.attempts.append(_record(call, watch, error))
                 if call.refuses_stream_options(error) or call.renews(error):
@@ -869,7 +872,7 @@ def _record(call: Call, watch: Watch, error: APIError | None, status_code: int |
     return attempt
 
 
-async def _attempt(port: Port, call: Call, decoder: Callable[[], Decoder], watch: Watch, *, blocking: bool) -> Any:
+async def _attempt(port: Port, call: Call, decoder: Callable[[], Decoder], watch: Watch) -> Any:
     """One request: a stream up to its first event, or a whole response.
 
     Raises:
@@ -883,11 +886,11 @@ async def _attempt(port: Port, call: Call, decoder: Callable[[], Decoder], watch
             body = await _whole(Exchange(answer, watch, stream=True))
             following = call.following(request, body)
             if following is None:
-                return await _document(call, watch, answer, body, blocking=blocking)
+                return await _document(call, watch, answer, body)
             answer = None
             watch.again()
             answer = await port.send(following, watch.limits)
-        return await _read(call, decoder, watch, answer, blocking=blocking)
+        return await _read(call, decoder, watch, answer)
     except Exception as error:
         explained = _explained(call, watch, error, answer)
         if explained is error:
@@ -909,7 +912,7 @@ def _explained(call: Call, watch: Watch, error: Exception, answer: Answer | None
     return call.complete(known)
 
 
-async def _read(call: Call, decoder: Callable[[], Decoder], watch: Watch, answer: Answer, *, blocking: bool) -> Any:
+async def _read(call: Call, decoder: Callable[[], Decoder], watch: Watch, answer: Answer) -> Any:
     """What an answer says."""
     if not 200 <= answer.status_code < 300:
         exchange = Exchange(answer, watch)
@@ -933,7 +936,7 @@ async def _read(call: Call, decoder: Callable[[], Decoder], watch: Watch, answer
         if document is None:
             return flow
         await flow.close()
-        return await _document(call, watch, answer, document, blocking=blocking)
+        return await _document(call, watch, answer, document)
     return call.operation.decode(call, await _whole(Exchange(answer, watch)))
 
 
@@ -945,12 +948,12 @@ async def _whole(exchange: Exchange) -> bytes:
         await exchange.close()
 
 
-async def _document(call: Call, watch: Watch, answer: Answer, document: bytes, *, blocking: bool) -> Any:
+async def _document(call: Call, watch: Watch, answer: Answer, document: bytes) -> Any:
     """What a server says that did not stream: to who wants a stream, as one of a single event."""
     if not call.stream:
         return call.operation.decode(call, document)
     events, reader = call.operation.as_stream(call, document)
-    return await _scripted(call, answer.status_code, answer.headers, events, reader, watch, blocking=blocking)
+    return await _scripted(call, answer.status_code, answer.headers, events, reader, watch)
 
 
 def _refusal(answer: Answer, body: bytes) -> APIError:
@@ -965,22 +968,20 @@ def _refusal(answer: Answer, body: bytes) -> APIError:
     return error
 
 
-async def _scripted(
-    call: Call, status_code: int, headers: Headers, body: bytes, decoder: Any, watch: Watch, *, blocking: bool
-) -> Flow:
+async def _scripted(call: Call, status_code: int, headers: Headers, body: bytes, decoder: Any, watch: Watch) -> Flow:
     """A stream of bytes that are there already."""
-    flow = Flow(Scripted(status_code, headers, body, blocking=blocking), watch, decoder, call.complete)
+    flow = Flow(Scripted(status_code, headers, [body]), watch, decoder, call.complete)
     await flow.begin()
     return flow
 
 
-async def _mocked(call: Call, *, blocking: bool) -> Flow | ChatCompletion:
+async def _mocked(call: Call) -> Flow | ChatCompletion:
     """The answer that the caller wrote himself."""
     import orjson
 
     mock = call.mock
     if isinstance(mock, Sequence) and not isinstance(mock, str | bytes | Mapping):
-        return await _mocked_stream(call, mock, blocking=blocking)
+        return await _mocked_stream(call, mock)
     if isinstance(mock, Exception):
         raise call.complete(mock) if isinstance(mock, APIError) else mock
     if isinstance(mock, str):
@@ -995,10 +996,10 @@ async def _mocked(call: Call, *, blocking: bool) -> Flow | ChatCompletion:
         return completion if call.estimate is None else call.estimate.respond(completion)
     watch = Watch(call.timeouts, monotonic())
     events, decoder = as_events(completion), _estimating(call, "chat")
-    return await _scripted(call, 200, Headers(), events, decoder, watch, blocking=blocking)
+    return await _scripted(call, 200, Headers(), events, decoder, watch)
 
 
-async def _mocked_stream(call: Call, items: Sequence[Any], *, blocking: bool) -> Flow | ChatCompletion:
+async def _mocked_stream(call: Call, items: Sequence[Any]) -> Flow | ChatCompletion:
     """The stream that the caller wrote himself; not streamed, what its chunks make up."""
     for item in items:
         if not isinstance(item, Mapping | Exception):
@@ -1014,7 +1015,7 @@ async def _mocked_stream(call: Call, items: Sequence[Any], *, blocking: bool) ->
             raise BadRequestError("mock_response: no chunks", param="mock_response")
         return completion
     watch = Watch(call.timeouts, monotonic())
-    flow = Flow(Mocked(items, blocking=blocking), watch, _estimating(call, "chat"), call.complete)
+    flow = Flow(Scripted(200, Headers(), _written(items)), watch, _estimating(call, "chat"), call.complete)
     try:
         await flow.begin()
     except APIError as error:
@@ -1022,35 +1023,9 @@ async def _mocked_stream(call: Call, items: Sequence[Any], *, blocking: bool) ->
     return flow
 
 
-class Mocked:
-    """An answer of chunks that the caller wrote, one a read. An exception among them is raised in its place."""
-
-    status_code = 200
-    line = None
-
-    def __init__(self, items: Sequence[Any], *, blocking: bool) -> None:
-        self.headers = Headers()
-        self._parts = self._written(items)
-        self.source: Any = self._parts if blocking else self._later()
-
-    @staticmethod
-    def _written(items: Sequence[Any]) -> Iterator[bytes]:
-        for item in items:
-            if isinstance(item, Exception):
-                raise item
-            yield b"data: " + encode(item) + b"\n\n"
-
-    async def _later(self) -> AsyncIterator[bytes]:
-        for part in self._parts:
-            await other_tasks()
-            yield part
-
-    async def read(self) -> bytes | None:
-        """As of any answer."""
-        return next(self._parts, None)
-
-    async def close(self) -> None:
-        """Nothing is open."""
-
-    def abandon(self) -> None:
-        """Nothing is open."""
+def _written(items: Iterable[Any]) -> Iterator[bytes]:
+    """Chunks that the caller wrote, one a read. An exception among them is raised in its place."""
+    for item in items:
+        if isinstance(item, Exception):
+            raise item
+        yield b"data: " + encode(item) + b"\n\n"

@@ -187,6 +187,7 @@ class Flow(Exchange):
     ) -> None:
         super().__init__(answer, watch, stream=True)
         self.decoder = decoder
+        self.pull = answer.chunks(decoder)
         self.attempts: Sequence[Attempt] = ()
         self.first: list[Any] = []
         self.to_first_token: float | None = None
@@ -268,11 +269,12 @@ class Flow(Exchange):
                 return (data or b"") + await self.whole()
             shown = (data or b"")[:QUOTED].decode("utf-8", "replace")
             raise APIResponseValidationError(f"the answer is no stream but {kind}, beginning {shown!r}", body=shown)
-        while data is not None:
-            self.first = self.decoder.feed(data)
-            if self.first or self.decoder.ended:
+        chunks = None if data is None else self.decoder.feed(data)
+        while chunks is not None:
+            if chunks or self.decoder.ended:
+                self.first = chunks
                 return None
-            data = await self.read()
+            chunks = await self.more()
         self.first = self.decoder.finish()
         return None
 
@@ -280,6 +282,19 @@ class Flow(Exchange):
         """Has the decoder give text alone from here on, unless it has to keep what another answer must repeat."""
         if self.resume is None:
             self.decoder.read_text()
+
+    async def more(self) -> list[Any] | None:
+        """The chunks of the next bytes; None at the end of the body."""
+        chunks: Any = self.pull()
+        if chunks is not None and type(chunks) is not list:
+            chunks = await chunks
+        if chunks is None:
+            self.over()
+            return None
+        self.watch.seen = monotonic()
+        self.watch.check()
+        given: list[Any] = chunks
+        return given
 
     def attend(self, chunks: Sequence[Any]) -> bool:
         """Looks after the clocks by hand, and tells whether that is needed any longer.
@@ -289,7 +304,7 @@ class Flow(Exchange):
         self.watch.check()
         if self.to_first_token is None and any(map(speaks, chunks)):
             self.to_first_token = self.watch.seen - self.watch.began
-            self.watch.first_due = NEVER
+            self.watch.token()
             if self.observation is not None:
                 self.observation.first_token()
         return self.to_first_token is None or not self.watch.armed
@@ -345,6 +360,7 @@ class Flow(Exchange):
         following = await self.resume(self, cut)
         following.closed = True  # its answer is this one's from here on
         self.answer, self.watch, self.first = following.answer, following.watch, following.first
+        self.pull = following.pull
         self.to_headers, self.to_first_token = following.to_headers, None
         if self.left:
             await self.release()
@@ -371,10 +387,10 @@ class Flow(Exchange):
         try:
             while not decoder.ended:
                 self.attend(chunks)
-                data = await self.read()
-                if data is None:
+                more = await self.more()
+                if more is None:
                     break
-                chunks = decoder.feed(data)
+                chunks = more
             for _ in ending(decoder):
                 pass
             await self.tail()
@@ -396,8 +412,9 @@ class Flow(Exchange):
                 # Whatever ends the reading, the usage known by then is what the caller wants.
                 with suppress(Exception):
                     while not decoder.ended:
-                        data = await self.read()
-                        chunks = decoder.finish() if data is None else decoder.feed(data)
+                        chunks = await self.more()
+                        if chunks is None:
+                            chunks = decoder.finish()
                         if max_tokens is not None:
                             max_tokens -= sum(map(speaks, chunks))
                             if max_tokens <= 0:
@@ -555,7 +572,10 @@ class Stream(_Handle):
 
         Returns the usage known then; never raises.
         """
-        return run(self._flow.drain(max_seconds, max_tokens))
+        usage = run(self._flow.drain(max_seconds, max_tokens))
+        with suppress(ValueError):  # another thread is inside; it finds the connection closed
+            self._chunks.close()  # with the rest of the last read
+        return usage
 
 
 class AsyncStream(_Handle):
@@ -615,7 +635,10 @@ class AsyncStream(_Handle):
 
         Returns the usage known then; never raises.
         """
-        return await self._flow.drain(max_seconds, max_tokens)
+        usage = await self._flow.drain(max_seconds, max_tokens)
+        with suppress(RuntimeError):  # another task is inside; it finds the connection closed
+            await self._chunks.aclose()
+        return usage
 
 
 # The two hot loops: the same but for the awaiting. What happens once per stream is in Flow. One turn of the outermost
@@ -623,10 +646,10 @@ class AsyncStream(_Handle):
 
 
 def _chunks(flow: Flow) -> Generator[Any, None, None]:
-    decoder, feed = flow.decoder, flow.decoder.feed
+    decoder = flow.decoder
     try:
         while True:
-            watch, pull = flow.watch, flow.answer.source.__next__
+            watch, pull = flow.watch, flow.pull
             try:
                 chunks, attending = flow.first, True
                 while True:
@@ -635,13 +658,11 @@ def _chunks(flow: Flow) -> Generator[Any, None, None]:
                     yield from chunks
                     if decoder.ended:
                         break
-                    try:
-                        data = pull()
-                    except StopIteration:
+                    chunks = pull()
+                    if chunks is None:
                         flow.over()
                         break
                     watch.seen = monotonic()
-                    chunks = feed(data)
                 rest, cut = flow.ended()
             except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
                 rest, cut = flow.broken(error)
@@ -661,34 +682,33 @@ def _chunks(flow: Flow) -> Generator[Any, None, None]:
 
 
 async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
-    decoder, feed = flow.decoder, flow.decoder.feed
+    decoder = flow.decoder
     try:
         while True:
-            watch, pull = flow.watch, flow.answer.source.__anext__
+            watch, pull = flow.watch, flow.pull
             try:
                 chunks, attending = flow.first, True
+                given, turn = 0, monotonic() + TURN_SECONDS
                 while True:
                     if attending:
                         attending = flow.attend(chunks)
                         await flow.told()
-                    if len(chunks) == 1:
-                        yield chunks[0]  # the HTTP library gives the loop a turn with each read
-                    else:
-                        turn = monotonic() + TURN_SECONDS
-                        for given, chunk in enumerate(chunks, 1):
-                            yield chunk
-                            if given % TURN == 0 or monotonic() > turn:
-                                await other_tasks()
-                                turn = monotonic() + TURN_SECONDS
+                    for chunk in chunks:
+                        yield chunk
+                        given += 1
+                        if given >= TURN or monotonic() > turn:
+                            await other_tasks()
+                            given, turn = 0, monotonic() + TURN_SECONDS
                     if decoder.ended:
                         break
-                    try:
-                        data = await pull()
-                    except StopAsyncIteration:
+                    chunks = pull()
+                    if chunks is not None and type(chunks) is not list:
+                        chunks = await chunks
+                        given, turn = 0, monotonic() + TURN_SECONDS  # that was a turn for all others
+                    if chunks is None:
                         flow.over()
                         break
                     watch.seen = monotonic()
-                    chunks = feed(data)
                 rest, cut = flow.ended()
             except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
                 rest, cut = flow.broken(error)
