@@ -259,7 +259,7 @@ def test_attempts_and_errors_are_in_the_row(local: dict[str, Any], up: Upstream)
     rows = [{"prompt": "p", "model": model} for model in models]
     options = {name: value for name, value in local.items() if name != "model"} | {"custom_llm_provider": "openai"}
     first, second = bulk(rows, ordered=True, **options)
-    assert [attempt.status_code for attempt in first.attempts] == [503, 503, None]
+    assert [attempt.status_code for attempt in first.attempts] == [503, 503, 200]
     assert first.response is not None
     assert isinstance(second.error, BadRequestError)
     assert len(second.attempts) == 1
@@ -376,6 +376,51 @@ def test_requests_a_minute(local: dict[str, Any]) -> None:
     began = time.monotonic()
     assert len(list(bulk(["x"] * 30, rpm=1200, **local))) == 30
     assert time.monotonic() - began >= 0.45  # 20 at once, then one each 50 ms
+
+
+def test_tokens_a_minute(local: dict[str, Any]) -> None:
+    (row,) = bulk(["x"], **local)
+    assert row.usage is not None
+    a_row = row.usage.total_tokens or 0
+    assert a_row > 50  # several times what the text alone would make anybody expect
+    began = time.monotonic()
+    assert len(list(bulk(["x"] * 15, tpm=a_row * 10 * 60, max_in_flight=2, **local))) == 15
+    assert 0.35 <= time.monotonic() - began < 10  # ten at once, or a few more, then one each 100 ms
+
+
+def test_the_cost_is_by_provider_and_model(local: dict[str, Any]) -> None:
+    rows = [{"prompt": "p"}, {"prompt": "p", "model": "openai/hello?tag=unknown"}]
+    options = {name: value for name, value in local.items() if name != "model"} | {"custom_llm_provider": "openai"}
+    rows[0]["model"] = "openai/hello"
+    prices = {
+        "openai/hello": {"input_cost_per_token": 0.5, "output_cost_per_token": 2.0},
+        "anthropic/hello": {"input_cost_per_token": 9.0, "output_cost_per_token": 9.0},
+    }
+    with penstock.configured(prices=prices), bulk(rows, ordered=True, **options) as run:
+        first, second = run
+        assert first.usage is not None
+        assert first.cost == (first.usage.prompt_tokens or 0) * 0.5 + (first.usage.completion_tokens or 0) * 2.0 > 0
+        assert second.cost is None
+        assert second.usage is not None
+        assert run.progress.cost == first.cost
+
+
+def test_defaults_hold_where_the_run_was_made(local: dict[str, Any], up: Upstream) -> None:
+    failing = {**local, "model": "openai/hello?status=503"}
+    with pytest.raises(penstock.UnsupportedParamsError):
+        bulk(["x"], model="replay/cohere/hello", logit_bias={"1": 1})
+    with penstock.configured(drop_params=True, max_retries=0):
+        dropped = bulk(["x"], model="replay/cohere/hello", logit_bias={"1": 1})
+        alone, told = bulk(["x"], **failing), bulk(["x"], max_retries=1, **failing)
+        later = abulk(["x"], **failing)
+
+    async def main() -> list[int]:
+        return [len(row.attempts) async for row in later]
+
+    assert [row.error for row in dropped] == [None]
+    assert [len(row.attempts) for row in alone] == [1]
+    assert [len(row.attempts) for row in told] == [2]
+    assert asyncio.run(main()) == [1]
 
 
 def test_refusals_slow_it_down_and_lose_nothing(local: dict[str, Any], up: Upstream) -> None:

@@ -191,7 +191,8 @@ def check(model: str | None, options: Mapping[str, Any]) -> None:
         APIError: as `completion` before it sends anything.
     """
     if model is not None or options.get("custom_llm_provider") is not None:
-        _plan(CHAT, model or "any", [{"role": "user", "content": ""}], None, options)
+        filled = current().under(options, CHAT.options)
+        _plan(CHAT, model or "any", [{"role": "user", "content": ""}], None, filled)
     else:
         for name in options:
             if not any(name in row.keywords() for row in ROWS):

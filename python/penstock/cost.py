@@ -7,6 +7,7 @@ price it is and since when it holds.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import cache
 from typing import Any
 
 from ._native import CompletionUsage
@@ -199,9 +200,15 @@ def listed(model: str) -> tuple[Any, Any]:
     )
 
 
-def _listed(provider: Any, info: Any, at: datetime, prompt_tokens: int) -> Price:
+@cache
+def _edition() -> str:
+    """Of the price list. It is read from a file, which takes longer than all the rest."""
     from importlib.metadata import version
 
+    return f"genai-prices {version('genai-prices')}"
+
+
+def _listed(provider: Any, info: Any, at: datetime, prompt_tokens: int) -> Price:
     prices = info.get_prices(at)
 
     def per_token(name: str) -> float | None:
@@ -220,7 +227,7 @@ def _listed(provider: Any, info: Any, at: datetime, prompt_tokens: int) -> Price
     return Price(
         provider=provider.id,
         model=info.id,
-        source=f"genai-prices {version('genai-prices')}",
+        source=_edition(),
         date=since,
         input=per_token("input_mtok") or 0.0,
         output=per_token("output_mtok") or 0.0,

@@ -1,5 +1,9 @@
 """How many requests at once, and how many of them a minute. Pure rules: the time is an argument, in seconds."""
 
+from typing import Any
+
+from ..errors import BadRequestError
+
 FIRST = 8
 HIGHEST = 512
 """Requests in flight that "auto" begins with, and the most that it tries."""
@@ -104,3 +108,29 @@ class Rate:
     def take(self, amount: float) -> None:
         """Spends it; a negative amount is given back."""
         self.level -= amount
+
+
+class Limits:
+    """What holds for the requests of a run, or of runs one after the other.
+
+    Args:
+        max_in_flight: a number, or "auto".
+        rpm, tpm: requests and tokens a minute; None for as many as there are.
+        now: the time.
+
+    Raises:
+        BadRequestError: what can be no limit.
+    """
+
+    def __init__(self, max_in_flight: Any, rpm: float | None, tpm: float | None, now: float) -> None:
+        most = None if max_in_flight == "auto" else max_in_flight
+        if most is not None and not (isinstance(most, int) and most > 0):
+            raise BadRequestError(f"max_in_flight must be 'auto' or above 0, not {most!r}", param="max_in_flight")
+        for name, limit in (("rpm", rpm), ("tpm", tpm)):
+            if limit is not None and not limit > 0:
+                raise BadRequestError(f"{name} must be above 0 a minute, not {limit!r}", param=name)
+        self.pace = Pace(most)
+        self.requests = None if rpm is None else Rate(rpm, now)
+        self.tokens = None if tpm is None else Rate(tpm, now)
+        self.failing = 0
+        """Rows, the last ones in succession, that failed as all others would."""

@@ -52,7 +52,7 @@ class BulkRow:
         custom_id, response and error. Others have row, id, response, error, usage, cost, latency and attempts.
         """
         error = self.error
-        failed: dict[str, Any] | None = None if error is None else _error(error)
+        failed: dict[str, Any] | None = None if error is None else fields_of(error)
         if isinstance(self.request, Mapping) and "body" in self.request:
             answer: dict[str, Any] | None = None
             if self.response is not None:
@@ -81,7 +81,8 @@ class BulkRow:
         return orjson.dumps(self.to_dict(), default=plain) + b"\n"
 
 
-def _error(error: APIError) -> dict[str, Any]:
+def fields_of(error: APIError) -> dict[str, Any]:
+    """An error as plain data."""
     # Whoever reads the batch format finds a code in every error: without the provider's it is the name of the class.
     code = error.code if error.code is not None else type(error).__name__
     return {

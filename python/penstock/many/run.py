@@ -6,14 +6,16 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from time import monotonic
 from typing import Any, Literal, Self, Unpack
 
 from .. import retry
-from .._native import ChatCompletion
 from ..api import Options, answer_of, check
+from ..configuration import current
+from ..cost import completion_cost
 from ..errors import (
     APIConnectionError,
     APIError,
@@ -29,7 +31,7 @@ from ..errors import (
 from ..stream import Attempt
 from ..wire import encode
 from .checkpoint import Checkpoint, Output
-from .pace import Pace, Rate
+from .pace import Limits
 from .rows import BulkRow, Lines, asked, name_of, read, rows_of
 
 RETRIES = 5
@@ -58,7 +60,8 @@ LANE = 8
 SKIPPED = 1000
 """Rows done before that are passed over between two turns of the event loop."""
 
-Price = Callable[[ChatCompletion], Any]
+UNPRICED = 1000
+"""Models without a price that are remembered: where no price list is installed it takes long to find that out."""
 
 
 @dataclass(slots=True)
@@ -94,41 +97,31 @@ class _Attempts(list[Attempt]):
         self._seen(attempt, len(self))
 
 
-class _Run:
+class Run:
     """The rows in flight, on one event loop. `notify` is called there when something is ready, or it is over."""
 
     def __init__(
         self,
         requests: Any,
         *,
+        limits: Limits,
         model: str | None,
-        max_in_flight: int | Literal["auto"],
-        rpm: float | None,
-        tpm: float | None,
-        checkpoint: "str | os.PathLike[str] | None",
-        output: "str | os.PathLike[str] | None",
-        ordered: bool,
+        checkpoint: "str | os.PathLike[str] | None" = None,
+        output: "str | os.PathLike[str] | None" = None,
+        ordered: bool = False,
         options: Mapping[str, Any],
     ) -> None:
-        most: Any = None if max_in_flight == "auto" else max_in_flight
-        if most is not None and not (isinstance(most, int) and most > 0):
-            raise BadRequestError(f"max_in_flight must be 'auto' or above 0, not {most!r}", param="max_in_flight")
-        for name, limit in (("rpm", rpm), ("tpm", tpm)):
-            if limit is not None and not limit > 0:
-                raise BadRequestError(f"{name} must be above 0 a minute, not {limit!r}", param=name)
         for name in ("api_key", "api_base", "base_url", "client"):
             if options.get(name) is not None and model is None and options.get("custom_llm_provider") is None:
                 raise BadRequestError(f"{name} needs model, or rows would choose where it goes", param=name)
         check(model, options)
         self.model = model
         self.options = dict(options)
-        if options.get("max_retries") is None and options.get("num_retries") is None:
+        if (options.get("max_retries"), options.get("num_retries"), current().max_retries) == (None, None, None):
             self.options["max_retries"] = RETRIES
         self.ordered = ordered
-        self.pace = Pace(most)
-        now = monotonic()
-        self.requests_rate = None if rpm is None else Rate(rpm, now)
-        self.tokens_rate = None if tpm is None else Rate(tpm, now)
+        self.limits = limits
+        self.pace, self.requests_rate, self.tokens_rate = limits.pace, limits.requests, limits.tokens
         self.rows = rows_of(requests)
         if output is not None and checkpoint is None:
             checkpoint = f"{os.fspath(output)}.checkpoint"
@@ -141,6 +134,7 @@ class _Run:
         except BaseException:
             self.close()
             raise
+        self.context = copy_context()  # with the defaults that hold where the run was made
         self.progress = Progress(resumed=self.checkpoint.done.count if self.checkpoint else 0)
         self.ready: deque[BulkRow] = deque()
         self.over = False
@@ -155,7 +149,7 @@ class _Run:
         self._order: deque[int] = deque()
         self._held: dict[int, BulkRow] = {}
         self._completion_tokens = 0.0
-        self._price = _price()
+        self._unpriced: set[str] = set()
 
     # Feeding
 
@@ -266,13 +260,23 @@ class _Run:
         usage = response.usage if response is not None else failed.usage if failed is not None else None
         if self.tokens_rate is not None:
             self._settle(usage, tokens)
-        cost = None
-        if response is not None and self._price is not None:
-            with suppress(Exception):  # a model without a price
-                cost = float(self._price(response))
+        cost = self._cost(usage, attempts)
         name = name_of(request)
         latency = monotonic() - began
         self._judge(BulkRow(index, name, request, response, failed, usage, cost, latency, tuple(attempts)))
+
+    def _cost(self, usage: Any, attempts: list[Attempt]) -> float | None:
+        """What a usage cost, by whom was asked last. An answer is not lost for want of a price, or for a wrong one."""
+        if usage is None or not attempts:
+            return None
+        model = f"{attempts[-1].provider}/{attempts[-1].model}"
+        if model not in self._unpriced:
+            try:
+                return float(completion_cost(model=model, usage=usage))
+            except Exception:  # noqa: BLE001
+                if len(self._unpriced) < UNPRICED:
+                    self._unpriced.add(model)
+        return None
 
     def _seen(self, attempt: Attempt, number: int) -> None:
         """Learns from an attempt how much the provider bears."""
@@ -295,6 +299,7 @@ class _Run:
     def _judge(self, row: BulkRow) -> None:
         """Gives a result out, unless it looks as if all the others would fail the same way."""
         if row.error is None or not _hopeless(row.error):
+            self.limits.failing = 0
             if self.failure is None:
                 for suspect in self._suspects:
                     self._place(suspect)
@@ -302,7 +307,8 @@ class _Run:
             self._place(row)
             return
         self._suspects.append(row)
-        if len(self._suspects) >= IN_A_ROW and self.failure is None:
+        self.limits.failing += 1
+        if self.limits.failing >= IN_A_ROW and self.failure is None:
             row.error.add_note(f"{IN_A_ROW} rows in succession failed like this: they, and the rest, are not done")
             self.failure = row.error
             self.stopping = True
@@ -380,16 +386,6 @@ def _hopeless(error: APIError) -> bool:
     return spent or isinstance(error, HOPELESS) or type(error) is APIConnectionError
 
 
-def _price() -> Price | None:
-    """What a response cost, if that can be known here."""
-    from importlib import import_module
-
-    with suppress(ModuleNotFoundError):
-        price: Price | None = getattr(import_module("penstock.cost"), "completion_cost", None)
-        return price
-    return None
-
-
 class Bulk:
     """The results of many requests, as an iterator and a context manager. A thread of its own does the asking.
 
@@ -402,7 +398,7 @@ class Bulk:
         (and what the iterable of requests raises)
     """
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: Run) -> None:
         if hasattr(run.rows, "__aiter__"):
             run.close()
             raise BadRequestError("bulk() takes an ordinary iterable; abulk() an asynchronous one", param="requests")
@@ -508,7 +504,9 @@ class Bulk:
             begun.set()
             await self._run.feed(self._next_row)
 
-        self._thread = threading.Thread(target=asyncio.run, args=(main(),), name="penstock-bulk", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run.context.run, args=(asyncio.run, main()), name="penstock-bulk", daemon=True
+        )
         self._thread.start()
         begun.wait()
 
@@ -547,7 +545,7 @@ class Bulk:
 class AsyncBulk:
     """The results of many requests, as an asynchronous iterator and context manager. As Bulk, with `aclose()`."""
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
         self._rows = run.rows
         self._task: asyncio.Task[None] | None = None
@@ -593,7 +591,7 @@ class AsyncBulk:
         async def next_row() -> tuple[int, Any] | None:
             return await anext(items, None)
 
-        self._task = asyncio.create_task(self._run.feed(next_row))
+        self._task = asyncio.create_task(self._run.feed(next_row), context=self._run.context)
 
     async def _items(self) -> AsyncIterator[tuple[int, Any]]:
         if hasattr(self._rows, "__aiter__"):
@@ -664,14 +662,15 @@ def bulk(
         checkpoint: a file that remembers what is done. The same call with the same file does the rest.
         output: a JSON Lines file of the results; its checkpoint is beside it (`.checkpoint`) unless another is named.
         ordered: give results in the order of the rows; those that wait for an earlier one are not done yet.
-        options: as `completion`'s, for every row; parameters in a row win. max_retries is 5.
+        options: as `completion`'s, for every row; parameters in a row win. max_retries is 5, unless it or
+            `configure` says otherwise.
 
     Raises:
         BadRequestError: an argument, or a file that does not belong to this run.
         AuthenticationError: no key.
         OSError: a file cannot be read or written.
     """
-    return Bulk(_Run(requests, **_arguments(locals())))
+    return Bulk(Run(requests, **_arguments(locals())))
 
 
 def abulk(
@@ -687,8 +686,10 @@ def abulk(
     **options: Unpack[Options],
 ) -> AsyncBulk:
     """`bulk` for asyncio. `requests` may be an asynchronous iterable too; an ordinary one must not block the loop."""
-    return AsyncBulk(_Run(requests, **_arguments(locals())))
+    return AsyncBulk(Run(requests, **_arguments(locals())))
 
 
 def _arguments(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name != "requests"}
+    limits = Limits(given["max_in_flight"], given["rpm"], given["tpm"], monotonic())
+    same = ("model", "checkpoint", "output", "ordered", "options")
+    return {"limits": limits, **{name: given[name] for name in same}}
