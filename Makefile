@@ -123,6 +123,7 @@ bench: $(BENCH_VENV)/.ready $(LOAD) ## every benchmark, against the peers (about
 	$(BENCH_PY) benches/clients.py
 	$(BENCH_PY) benches/engine.py
 	$(BENCH_PY) benches/memory.py
+	$(BENCH_PY) benches/bulk.py
 
 bench-quick: $(BENCH_VENV)/.ready ## the parser and the imports only (about a minute)
 	$(BENCH_PY) benches/parser.py
