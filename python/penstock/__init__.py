@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         supports_web_search,
         validate_environment,
     )
+    from .parsed import ParsedChatCompletion, ParsedChatCompletionMessage, ParsedChoice
     from .router import Router
     from .stream import AsyncStream, Stream
 
@@ -115,6 +116,9 @@ __all__ = [
     "Hook",
     "InternalServerError",
     "NotFoundError",
+    "ParsedChatCompletion",
+    "ParsedChatCompletionMessage",
+    "ParsedChoice",
     "PaymentRequiredError",
     "PermissionDeniedError",
     "PromptTokensDetails",
@@ -188,6 +192,7 @@ _HOMES = {
     "hooks": ("CallEnded", "CallStarted", "Hook"),
     "many.rows": ("BulkRow",),
     "many.run": ("AsyncBulk", "Bulk", "abulk", "bulk"),
+    "parsed": ("ParsedChatCompletion", "ParsedChatCompletionMessage", "ParsedChoice"),
     "stream": ("AsyncStream", "Stream"),
     "cost": (
         "Cost",

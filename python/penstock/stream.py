@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self
 from weakref import WeakSet
 
 from ._native import ChatCompletion, ChatCompletionChunk, CompletionUsage, Decoder
@@ -16,7 +16,15 @@ from .parser import TURN, ending, other_tasks
 from .transport import Answer, failure, media_type, request_id, run
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
     from .hooks import Observation
+
+    R_co = TypeVar("R_co", bound=ChatCompletion, default=ChatCompletion, covariant=True)
+else:
+    from typing import TypeVar
+
+    R_co = TypeVar("R_co", covariant=True)
 
 TAIL = 0.25
 """Seconds for the end of the body after the stream has said that it is over: with it the connection can be used again,
@@ -191,6 +199,7 @@ class Flow(Exchange):
         self.first: list[Any] = []
         self.to_first_token: float | None = None
         self.left = False
+        self.response_type: type | None = None
         self.resume: Callable[[Flow, APIError], Awaitable[Flow]] | None = None
         self.observation: Observation | None = None
         self._dropped = False
@@ -446,7 +455,7 @@ def text_of(item: Any) -> str:
     return "".join(choice.delta.content or "" for choice in item.choices if choice.index == 0)
 
 
-class _Handle:
+class _Handle(Generic[R_co]):
     """What both kinds of stream can say about themselves, at any time."""
 
     def __init__(self, flow: Flow) -> None:
@@ -482,16 +491,18 @@ class _Handle:
         """How fast it went so far."""
         return self._flow.timings()
 
-    def _collected(self) -> ChatCompletion:
-        response = self._flow.decoder.response()
+    def _collected(self) -> R_co:
+        response: Any = self._flow.decoder.response()
         if response is None:
             raise APIResponseValidationError("nothing was collected: the stream was empty, or keep_partial=False")
-        return response
+        answer: R_co = as_type(response, self._flow.response_type)
+        return answer
 
 
-class Stream(_Handle):
+class Stream(_Handle[R_co]):
     """The chunks of a streamed completion, as an iterator and a context manager.
 
+    Generic in what `collect()` gives: a ChatCompletion, or with a type as response_format a ParsedChatCompletion of it.
     Leaving it before its end, by `close()`, by `with`, or by dropping it, aborts the request at once.
 
     Raises, while iterating:
@@ -539,7 +550,7 @@ class Stream(_Handle):
             if text := text_of(item):
                 yield text
 
-    def collect(self) -> ChatCompletion:
+    def collect(self) -> R_co:
         """The complete response: what is left is read, what was read already is in it.
 
         Raises:
@@ -558,7 +569,7 @@ class Stream(_Handle):
         return run(self._flow.drain(max_seconds, max_tokens))
 
 
-class AsyncStream(_Handle):
+class AsyncStream(_Handle[R_co]):
     """The chunks of a streamed completion, as an asynchronous iterator and context manager.
 
     As Stream, with `aclose()` for `close()`.
@@ -706,6 +717,15 @@ async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
         raise
     finally:
         await flow.close()
+
+
+def as_type(response: Any, wanted: type | None) -> Any:
+    """The response, with the value that it holds as `parsed` where a type was asked for."""
+    if wanted is None:
+        return response
+    from .parsed import ParsedChatCompletion
+
+    return ParsedChatCompletion(response, wanted)
 
 
 def as_events(completion: ChatCompletion) -> bytes:
