@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from .parsed import ParsedChatCompletion, ParsedChatCompletionMessage, ParsedChoice
     from .router import Router
     from .stream import AsyncStream, Stream
+    from .tools import FunctionCall
 
 __all__ = [
     "APIConnectionError",
@@ -113,6 +114,7 @@ __all__ = [
     "Cost",
     "Defaults",
     "Function",
+    "FunctionCall",
     "Hook",
     "InternalServerError",
     "NotFoundError",
@@ -194,6 +196,7 @@ _HOMES = {
     "many.run": ("AsyncBulk", "Bulk", "abulk", "bulk"),
     "parsed": ("ParsedChatCompletion", "ParsedChatCompletionMessage", "ParsedChoice"),
     "stream": ("AsyncStream", "Stream"),
+    "tools": ("FunctionCall",),
     "cost": (
         "Cost",
         "completion_cost",

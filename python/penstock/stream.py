@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from .hooks import Observation
+    from .tools import FunctionCall
 
     R_co = TypeVar("R_co", bound=ChatCompletion, default=ChatCompletion, covariant=True)
 else:
@@ -550,6 +551,21 @@ class Stream(_Handle[R_co]):
             if text := text_of(item):
                 yield text
 
+    def tool_calls(self) -> "Iterator[FunctionCall]":
+        """The calls of functions, each as soon as it is complete, its arguments parsed. Other chunks are passed over.
+
+        Raises:
+            APIResponseValidationError: at the end: the arguments of a call are no JSON object, or nothing was kept
+                (keep_partial=False).
+            (and what iterating raises)
+        """
+        from .tools import CallReader
+
+        reader = CallReader(self._flow)
+        for chunk in self._chunks:
+            yield from reader.feed(chunk)
+        yield from reader.finish()
+
     def collect(self) -> R_co:
         """The complete response: what is left is read, what was read already is in it.
 
@@ -610,7 +626,24 @@ class AsyncStream(_Handle[R_co]):
             if text := text_of(item):
                 yield text
 
-    async def collect(self) -> ChatCompletion:
+    async def tool_calls(self) -> "AsyncIterator[FunctionCall]":
+        """The calls of functions, each as soon as it is complete, its arguments parsed. Other chunks are passed over.
+
+        Raises:
+            APIResponseValidationError: at the end: the arguments of a call are no JSON object, or nothing was kept
+                (keep_partial=False).
+            (and what iterating raises)
+        """
+        from .tools import CallReader
+
+        reader = CallReader(self._flow)
+        async for chunk in self._chunks:
+            for call in reader.feed(chunk):
+                yield call
+        for call in reader.finish():
+            yield call
+
+    async def collect(self) -> R_co:
         """The complete response: what is left is read, what was read already is in it.
 
         Raises:

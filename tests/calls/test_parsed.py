@@ -158,7 +158,8 @@ def test_types_of_the_results() -> None:
 async def _typed() -> int | None:
     """Not run: mypy reads it."""
     stream = await acompletion("openai/gpt-4o", [USER], response_format=City, stream=True)
-    city = (await stream.collect()).choices[0].message.parsed
+    whole: ParsedChatCompletion[City] = await stream.collect()
+    city = whole.choices[0].message.parsed
     return city.inhabitants if city is not None else None
 
 
