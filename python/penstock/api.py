@@ -32,7 +32,7 @@ from .errors import (
 )
 from .parser import other_tasks
 from .providers.auth import Source, credential_of
-from .providers.registry import ROWS, Prefill, Provider
+from .providers.registry import ROWS, Prefill, Provider, RowOptions
 from .providers.resolve import base_of, fill, first_set, owns, resolve, setting_headers, settings, vary
 from .providers.sign import Sign, signer
 from .stream import AsyncStream, Attempt, Exchange, Flow, Stream, as_events, as_type
@@ -61,7 +61,7 @@ SECRET = 8
 would be found within words."""
 
 
-class UnformattedOptions(Unformatted, total=False):
+class UnformattedOptions(Unformatted, RowOptions, total=False):
     """Options without the response format, whose type is that of the result."""
 
     api_key: str | None
@@ -96,7 +96,7 @@ class UnformattedOptions(Unformatted, total=False):
 class Options(Parameters, UnformattedOptions, total=False):
     """Everything a call takes besides model, messages and stream.
 
-    What is not here is a keyword of the provider's own row, or an error.
+    The keywords of providers' own rows are here for all calls; each call knows those of its provider.
     """
 
 
@@ -339,7 +339,7 @@ CHAT = Operation(
     name="chat",
     subject="messages",
     parameters=Parameters.__optional_keys__,
-    options=Options.__optional_keys__ - Parameters.__optional_keys__,
+    options=Options.__optional_keys__ - Parameters.__optional_keys__ - RowOptions.__optional_keys__,
     check=_check_messages,
     row=lambda provider: provider,
     path=_chat_path,
