@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self
+from typing import TYPE_CHECKING, Any, Generic, Literal, Never, Self
 from weakref import WeakSet
 
 from ._native import ChatCompletion, ChatCompletionChunk, CompletionUsage, Decoder
@@ -200,6 +200,7 @@ class Flow(Exchange):
         self.first: list[Any] = []
         self.to_first_token: float | None = None
         self.left = False
+        self.how: How | None = None
         self.response_type: type | None = None
         self.resume: Callable[[Flow, APIError], Awaitable[Flow]] | None = None
         self.observation: Observation | None = None
@@ -227,8 +228,8 @@ class Flow(Exchange):
         # A forked child has a copy of its parent's stream, which ends in the parent.
         if self.watch.inherited or not self._settled.acquire(blocking=False):
             return
+        self.how = how = "left" if self.left else how
         if self._listeners:
-            how = "left" if self.left else how
             known = self.decoder.usage, self.timings(), self.attempts, self.decoder
             outcome = Outcome(how, error, *known, dropped=self._dropped)
             for listener in self._listeners:
@@ -462,6 +463,13 @@ class _Handle(Generic[R_co]):
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
 
+    def __repr__(self) -> str:
+        last = self.attempts[-1] if self.attempts else None
+        named = f" {last.provider}/{last.model}" if last is not None else ""
+        usage = self.usage
+        known = f", {usage.total_tokens} tokens" if usage is not None and usage.total_tokens is not None else ""
+        return f"<{type(self).__name__}{named}: {self._flow.how or 'open'}{known}>"
+
     @property
     def usage(self) -> CompletionUsage | None:
         """The tokens, as far as the provider has reported them: `usage.complete` tells whether it will say more."""
@@ -597,6 +605,16 @@ class AsyncStream(_Handle[R_co]):
 
     def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
         return self._chunks
+
+    if not TYPE_CHECKING:  # checkers say it before it runs
+
+        def __iter__(self) -> Never:
+            raise TypeError(f"{type(self).__name__} is asynchronous: `async for`, not `for`")
+
+        def __enter__(self) -> Never:
+            raise TypeError(f"{type(self).__name__} is asynchronous: `async with`, not `with`")
+
+        def __exit__(self, *_: object) -> None: ...
 
     async def __anext__(self) -> ChatCompletionChunk:
         return await anext(self._chunks)
