@@ -92,7 +92,7 @@ def test_parsed_through_a_router() -> None:
     router = Router(
         model_list=[{"model_name": "m", "litellm_params": {"model": "openai/gpt-4o", "mock_response": PARIS}}]
     )
-    response: Any = router.completion("m", [USER], response_format=City)
+    response: ParsedChatCompletion[City] = router.completion("m", [USER], response_format=City)
     assert response.choices[0].message.parsed == City(name="Paris", inhabitants=2102650)
 
 
