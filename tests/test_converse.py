@@ -485,7 +485,7 @@ def test_a_key_goes_before_credentials(client: httpx.Client, requests: list[http
 
 def test_an_arn_is_one_segment(client: httpx.Client, requests: list[httpx.Request]) -> None:
     arn = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.x-v1:0"
-    completion(f"bedrock/{arn}", HELLO, client=client, api_key="k", aws_region_name="us-east-1")  # type: ignore[call-overload]
+    completion(f"bedrock/{arn}", HELLO, client=client, api_key="k", aws_region_name="us-east-1")
     path = requests[0].url.raw_path.decode()
     assert path == "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A123456789012%3Ainference-profile%2Fus.x-v1%3A0/converse"
 
@@ -494,13 +494,13 @@ def test_without_region_or_credentials_nothing_is_sent(client: httpx.Client, req
     with pytest.raises(BadRequestError, match="aws_region_name"):
         completion(MODEL, HELLO, client=client, api_key="k")
     with pytest.raises(AuthenticationError, match="AWS_BEARER_TOKEN_BEDROCK"):
-        completion(MODEL, HELLO, client=client, aws_region_name="us-east-1")  # type: ignore[call-overload]
+        completion(MODEL, HELLO, client=client, aws_region_name="us-east-1")
     assert requests == []
 
 
 def test_an_http_error_goes_by_its_header(client: httpx.Client) -> None:
     with pytest.raises(RateLimitError, match="Too many requests") as caught:
-        completion("bedrock/throttled", HELLO, client=client, api_key="k", aws_region_name="r", max_retries=0)  # type: ignore[call-overload]
+        completion("bedrock/throttled", HELLO, client=client, api_key="k", aws_region_name="r", max_retries=0)
     assert caught.value.request_id == "r"
 
 

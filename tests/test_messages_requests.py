@@ -1,6 +1,7 @@
 """What the Messages family sends, golden bodies; and what its answers become."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -359,8 +360,14 @@ def test_a_call_from_end_to_end() -> None:
     assert chunks[-2].choices[0]["provider_finish_reason"] == "end_turn"
 
 
+@dataclass
+class City:
+    city: str
+
+
 @pytest.mark.parametrize("stream", [True, False])
-def test_an_answer_by_a_tool_is_content(stream: bool) -> None:
+@pytest.mark.parametrize("wanted", [{"type": "json_object"}, City])
+def test_an_answer_by_a_tool_is_content(wanted: Any, stream: bool) -> None:
     pieces = ['{"city"', ':"Paris"', "}"]
     call_of_it: dict[str, Any] = {"type": "tool_use", "id": "t", "name": ANSWER_TOOL, "input": {}}
     events: list[dict[str, Any]] = [
@@ -383,7 +390,7 @@ def test_an_answer_by_a_tool_is_content(stream: bool) -> None:
         return httpx.Response(200, json={**START, "type": "message", "content": content, "stop_reason": "tool_use"})
 
     with httpx.Client(transport=httpx.MockTransport(answer)) as client:
-        options: dict[str, Any] = {"response_format": {"type": "json_object"}, "api_key": "k", "client": client}
+        options: dict[str, Any] = {"response_format": wanted, "api_key": "k", "client": client}
         if stream:
             given = completion("claude-3-5-haiku-latest", [USER], stream=True, **options)
             assert list(given.text()) == pieces
@@ -394,6 +401,8 @@ def test_an_answer_by_a_tool_is_content(stream: bool) -> None:
     assert json.loads(choice.message.content or "") == {"city": "Paris"}
     assert choice.message.tool_calls is None
     assert choice.finish_reason == "stop"
+    if wanted is City:
+        assert choice.message.parsed == City("Paris")
 
 
 def test_parameters_that_it_lacks() -> None:

@@ -129,6 +129,29 @@ def test_repr_names_the_class_and_the_fields(chunk: ChatCompletionChunk) -> None
     assert "ChunkChoice(index=0, delta=ChoiceDelta(role='assistant', content='Hi')" in repr(chunk)
 
 
+def test_a_repr_is_short() -> None:
+    shown = repr(
+        Record({"text": "é" * 500, "vector": list(range(1000)), "deep": {"text": "x" * 500}, "fits": "y" * 200})
+    )
+    assert f"text='{'é' * 200}'…" in shown
+    assert "vector=[0, 1, 2," in shown
+    assert "19, …]" in shown
+    assert f"deep=Record(text='{'x' * 200}'…)" in shown
+    assert f"fits='{'y' * 200}')" in shown
+    message = ChatCompletion({"choices": [{"index": 0, "message": {"role": "assistant", "content": "z" * 10_000}}]})
+    assert len(repr(message)) < 400
+    plain = chunks(event({"content": "Hi"}, citations=[{"url": "u" * 500, "n": [{}] * 30}]), event({}, "stop"))[0]
+    assert f"citations=[{{'url': '{'u' * 200}'…, 'n': [{', '.join(['{}'] * 20)}, …]}}]" in repr(plain)
+
+
+def test_the_repr_of_a_usage_says_when_it_is_not_the_last_word() -> None:
+    assert repr(CompletionUsage({"total_tokens": 3})) == "CompletionUsage(total_tokens=3)"
+    assert repr(CompletionUsage({"total_tokens": 3}, source="estimated", complete=False)) == (
+        "CompletionUsage(total_tokens=3, source='estimated')"
+    )
+    assert repr(CompletionUsage({}, source="partial", complete=False)) == "CompletionUsage(source='partial')"
+
+
 def test_numbers_of_any_size_survive() -> None:
     first = chunks(event({"content": "x"}, big=12345678901234567890123, real=1e-7, no=-0.0), event({}, "stop"))[0]
     assert first.big == 12345678901234567890123

@@ -19,7 +19,8 @@ from penstock import (
     acompletion,
     completion,
 )
-from penstock.api import Options
+from penstock.api import CHAT, Options
+from penstock.providers.registry import ROWS, RowOptions
 from penstock.wire import Parameters
 from penstock.wire.schema import strict_schema
 
@@ -323,6 +324,21 @@ def test_options_and_parameters_are_told_apart() -> None:
     assert set(Parameters.__optional_keys__) < set(Options.__optional_keys__)
     assert not Parameters.__required_keys__
     assert not Options.__required_keys__
+
+
+def test_the_keywords_of_every_row_have_types() -> None:
+    declared = {name for row in ROWS for name in row.keywords()}
+    assert set(RowOptions.__optional_keys__) == declared - {"api_version", "organization"}
+    assert declared <= set(Options.__optional_keys__)
+    assert not RowOptions.__optional_keys__ & CHAT.options  # nobody knows them but their providers
+
+
+async def _typed() -> None:
+    """Not run: mypy reads it."""
+    completion("vertex_ai/gemini-2.5-flash", MESSAGES, vertex_project="p", vertex_location="eu")
+    completion("bedrock/m", MESSAGES, aws_region_name="eu-west-1", stream=True)
+    await acompletion("azure/m", MESSAGES, azure_ad_token_provider=lambda: "t", temperature=0)
+    await acompletion("azure/m", MESSAGES, aws_region_nam="x")  # type: ignore[call-overload]
 
 
 # Response formats -----------------------------------------------------------------------------------------------------

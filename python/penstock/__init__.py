@@ -78,8 +78,10 @@ if TYPE_CHECKING:
         supports_web_search,
         validate_environment,
     )
+    from .parsed import ParsedChatCompletion, ParsedChatCompletionMessage, ParsedChoice
     from .router import Router
     from .stream import AsyncStream, Stream
+    from .tools import FunctionCall
 
 __all__ = [
     "APIConnectionError",
@@ -112,9 +114,13 @@ __all__ = [
     "Cost",
     "Defaults",
     "Function",
+    "FunctionCall",
     "Hook",
     "InternalServerError",
     "NotFoundError",
+    "ParsedChatCompletion",
+    "ParsedChatCompletionMessage",
+    "ParsedChoice",
     "PaymentRequiredError",
     "PermissionDeniedError",
     "PromptTokensDetails",
@@ -188,7 +194,9 @@ _HOMES = {
     "hooks": ("CallEnded", "CallStarted", "Hook"),
     "many.rows": ("BulkRow",),
     "many.run": ("AsyncBulk", "Bulk", "abulk", "bulk"),
+    "parsed": ("ParsedChatCompletion", "ParsedChatCompletionMessage", "ParsedChoice"),
     "stream": ("AsyncStream", "Stream"),
+    "tools": ("FunctionCall",),
     "cost": (
         "Cost",
         "completion_cost",

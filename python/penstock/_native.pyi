@@ -52,7 +52,8 @@ class Record(Mapping[str, Any]):
 
     A known field that is absent reads as None both ways; `in`, iteration, `len`, `==` and the dumps show only what is
     present. A field the provider sent that OpenAI's schema lacks is kept, and built when first asked for. An unknown
-    name is a KeyError or an AttributeError. `Record(mapping)` builds one back from plain data.
+    name is a KeyError or an AttributeError. `Record(mapping)` builds one back from plain data. The repr shows the first
+    200 characters of a text and the first 20 items of a list.
     """
 
     def __new__(cls, fields: Mapping[str, Any], /) -> Self: ...
@@ -214,7 +215,6 @@ class ChatCompletionChunk(Record):
     @property
     def system_fingerprint(self) -> str | None: ...
 
-@final
 class ChatCompletionMessage(Record):
     """The message of a complete response."""
 
@@ -235,7 +235,6 @@ class ChatCompletionMessage(Record):
     @property
     def annotations(self) -> list[Record] | None: ...
 
-@final
 class Choice(Record):
     """One choice of a complete response."""
 
@@ -248,7 +247,6 @@ class Choice(Record):
     @property
     def logprobs(self) -> Record | None: ...
 
-@final
 class ChatCompletion(Record):
     """A complete response, as OpenAI's `chat.completion`."""
 

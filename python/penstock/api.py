@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from functools import partial
 from random import random
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 from urllib.parse import urlencode, urlsplit
 
 from . import log, retry, transport
@@ -31,16 +31,19 @@ from .errors import (
     UnsupportedParamsError,
 )
 from .providers.auth import Source, credential_of
-from .providers.registry import ROWS, Prefill, Provider
+from .providers.registry import ROWS, Prefill, Provider, RowOptions
 from .providers.resolve import base_of, fill, first_set, owns, resolve, setting_headers, settings, vary
 from .providers.sign import Sign, signer
-from .stream import AsyncStream, Attempt, Exchange, Flow, Stream, as_events
+from .stream import AsyncStream, Attempt, Exchange, Flow, Stream, as_events, as_type
 from .tokens import tokens
 from .transport import Answer, Port, Request, Route, Scripted, failure, request_id, run
-from .wire import ANSWER_TOOL, Parameters, builder, encode, plain, select, set_fields
+from .wire import ANSWER_TOOL, Parameters, Unformatted, builder, encode, plain, select, set_fields
 
 if TYPE_CHECKING:
     from .counting import Estimate
+    from .parsed import ParsedChatCompletion
+
+T = TypeVar("T")
 
 ERROR_BODY = 1 << 20
 """Bytes of an error response that are read."""
@@ -57,11 +60,8 @@ SECRET = 8
 would be found within words."""
 
 
-class Options(Parameters, total=False):
-    """Everything a call takes besides model, messages and stream.
-
-    What is not here is a keyword of the provider's own row, or an error.
-    """
+class UnformattedOptions(Unformatted, RowOptions, total=False):
+    """Options without the response format, whose type is that of the result."""
 
     api_key: str | None
     api_base: str | None
@@ -92,6 +92,31 @@ class Options(Parameters, total=False):
     custom_llm_provider: str | None
 
 
+class Options(Parameters, UnformattedOptions, total=False):
+    """Everything a call takes besides model, messages and stream.
+
+    The keywords of providers' own rows are here for all calls; each call knows those of its provider.
+    """
+
+
+@overload
+def completion(
+    model: str,
+    messages: Sequence[Any],
+    *,
+    response_format: type[T],
+    stream: Literal[True],
+    **options: Unpack[UnformattedOptions],
+) -> "Stream[ParsedChatCompletion[T]]": ...
+@overload
+def completion(
+    model: str,
+    messages: Sequence[Any],
+    *,
+    response_format: type[T],
+    stream: Literal[False] | None = None,
+    **options: Unpack[UnformattedOptions],
+) -> "ParsedChatCompletion[T]": ...
 @overload
 def completion(model: str, messages: Sequence[Any], *, stream: Literal[True], **options: Unpack[Options]) -> Stream: ...
 @overload
@@ -113,6 +138,8 @@ def completion(
         model: `provider/model`, or a bare name such as gpt-4o; `openai/model` with api_base for any compatible server.
         messages: as OpenAI's; Record and pydantic objects are fine too.
         stream: whether to stream.
+        response_format: as OpenAI's; or a pydantic model, a dataclass or a msgspec struct, whose value then is
+            `choices[0].message.parsed` of the response, and of what `collect()` gives.
         options: every parameter of OpenAI's chat completions, and of this package:
             api_key, api_base (= base_url), api_version, organization: for the provider; without them its variables.
             extra_headers, extra_query, extra_body: added last, as they are.
@@ -144,6 +171,24 @@ def completion(
     return Stream(answer) if isinstance(answer, Flow) else answer
 
 
+@overload
+async def acompletion(
+    model: str,
+    messages: Sequence[Any],
+    *,
+    response_format: type[T],
+    stream: Literal[True],
+    **options: Unpack[UnformattedOptions],
+) -> "AsyncStream[ParsedChatCompletion[T]]": ...
+@overload
+async def acompletion(
+    model: str,
+    messages: Sequence[Any],
+    *,
+    response_format: type[T],
+    stream: Literal[False] | None = None,
+    **options: Unpack[UnformattedOptions],
+) -> "ParsedChatCompletion[T]": ...
 @overload
 async def acompletion(
     model: str, messages: Sequence[Any], *, stream: Literal[True], **options: Unpack[Options]
@@ -296,7 +341,7 @@ CHAT = Operation(
     name="chat",
     subject="messages",
     parameters=Parameters.__optional_keys__,
-    options=Options.__optional_keys__ - Parameters.__optional_keys__,
+    options=Options.__optional_keys__ - Parameters.__optional_keys__ - RowOptions.__optional_keys__,
     check=_check_messages,
     row=lambda provider: provider,
     path=_chat_path,
@@ -326,6 +371,7 @@ class Call:
     rest_of: Callable[[str], dict[str, Any]] | None = field(repr=False)
     """The body that asks for the rest of an answer, by the text so far."""
     answer_tool: str | None
+    response_type: type | None
     estimate: "Estimate | None"
     headers: dict[str, str] = field(repr=False)
     body: dict[str, Any] = field(repr=False)
@@ -554,7 +600,7 @@ def _plan(operation: Operation, model: str, given_input: Any, stream: bool | Non
             def rest_of(said: str) -> dict[str, Any]:
                 return asking([*given_input, {"role": "assistant", "content": said, **prefill.message}], prefill.body)
 
-    verify = options.get("verify")
+    verify, form = options.get("verify"), given.get("response_format")
     retries = _one_of(options, "max_retries", "num_retries")
     if retries is not None and (not isinstance(retries, int) or retries < 0):
         raise BadRequestError(f"max_retries must be 0 or more, not {retries!r}", param="max_retries")
@@ -574,6 +620,7 @@ def _plan(operation: Operation, model: str, given_input: Any, stream: bool | Non
         on_stream_cut=on_stream_cut,
         rest_of=rest_of,
         answer_tool=ANSWER_TOOL if "response_format" in parameters else None,
+        response_type=form if isinstance(form, type) else None,
         estimate=_estimate(model, given_input, given, keep_partial) if options.get("estimate_usage") else None,
         headers=headers,
         body=body,
@@ -767,15 +814,19 @@ async def _ask(
 async def _pursue(open_port: OpenPort, call: Call, attempts: list[Attempt], started: float, *, blocking: bool) -> Any:
     """One model, asked until it answers or it is of no use to ask again."""
     if call.mock is not None:
-        return await _mocked(call)
-    port = await open_port(call.client, call.route, call.transport)
-    pursuit = Pursuit(port, call, attempts, started, blocking=blocking)
-    answer = await pursuit.ask(call.decoder)
+        answer = await _mocked(call)
+    else:
+        port = await open_port(call.client, call.route, call.transport)
+        pursuit = Pursuit(port, call, attempts, started, blocking=blocking)
+        answer = await pursuit.ask(call.decoder)
+        if isinstance(answer, Flow):
+            answer.attempts = attempts
+            if call.on_stream_cut != "raise":
+                answer.resume = pursuit.resume
     if isinstance(answer, Flow):
-        answer.attempts = attempts
-        if call.on_stream_cut != "raise":
-            answer.resume = pursuit.resume
-    return answer
+        answer.response_type = call.response_type
+        return answer
+    return as_type(answer, call.response_type)
 
 
 _budget = RetryBudget(0.2, 100)

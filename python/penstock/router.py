@@ -15,11 +15,11 @@ from difflib import get_close_matches
 from functools import partial
 from random import random
 from time import monotonic, sleep
-from typing import Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from . import retry, transport
 from ._native import ChatCompletion, CompletionUsage, Lease, Pool, Refusal, RetryBudget
-from .api import CHAT, OpenPort, Options, _known, _one_of, _plan, _pursue, observed, open_blocking
+from .api import CHAT, OpenPort, Options, UnformattedOptions, _known, _one_of, _plan, _pursue, observed, open_blocking
 from .clocks import NEVER, Timeouts
 from .configuration import current
 from .cost import price_of
@@ -33,6 +33,11 @@ from .errors import (
 )
 from .providers.resolve import resolve
 from .stream import AsyncStream, Attempt, Flow, Outcome, Stream
+
+if TYPE_CHECKING:
+    from .parsed import ParsedChatCompletion
+
+T = TypeVar("T")
 
 STRATEGIES = {
     "simple-shuffle": "shuffle",
@@ -103,10 +108,14 @@ ELSEWHERE = {
 """litellm's arguments that this router lacks, with what to use instead or why."""
 
 
-class RoutedOptions(Options, total=False):
-    """What a call through a router takes: what `completion` takes, and these."""
+class UnformattedRoutedOptions(UnformattedOptions, total=False):
+    """RoutedOptions without the response format, whose type is that of the result."""
 
     context_window_fallbacks: "Sequence[str | Mapping[str, Any]] | None"
+
+
+class RoutedOptions(Options, UnformattedRoutedOptions, total=False):
+    """What a call through a router takes: what `completion` takes, and these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +338,26 @@ class Router:
 
     @overload
     def completion(
+        self,
+        model: str,
+        messages: Sequence[Any],
+        *,
+        response_format: type[T],
+        stream: Literal[True],
+        **options: Unpack[UnformattedRoutedOptions],
+    ) -> "Stream[ParsedChatCompletion[T]]": ...
+    @overload
+    def completion(
+        self,
+        model: str,
+        messages: Sequence[Any],
+        *,
+        response_format: type[T],
+        stream: Literal[False] | None = None,
+        **options: Unpack[UnformattedRoutedOptions],
+    ) -> "ParsedChatCompletion[T]": ...
+    @overload
+    def completion(
         self, model: str, messages: Sequence[Any], *, stream: Literal[True], **options: Unpack[RoutedOptions]
     ) -> Stream: ...
     @overload
@@ -368,6 +397,26 @@ class Router:
         answer = transport.run(self._perform(open_blocking, model, messages, stream, options, blocking=True))
         return Stream(answer) if isinstance(answer, Flow) else answer
 
+    @overload
+    async def acompletion(
+        self,
+        model: str,
+        messages: Sequence[Any],
+        *,
+        response_format: type[T],
+        stream: Literal[True],
+        **options: Unpack[UnformattedRoutedOptions],
+    ) -> "AsyncStream[ParsedChatCompletion[T]]": ...
+    @overload
+    async def acompletion(
+        self,
+        model: str,
+        messages: Sequence[Any],
+        *,
+        response_format: type[T],
+        stream: Literal[False] | None = None,
+        **options: Unpack[UnformattedRoutedOptions],
+    ) -> "ParsedChatCompletion[T]": ...
     @overload
     async def acompletion(
         self, model: str, messages: Sequence[Any], *, stream: Literal[True], **options: Unpack[RoutedOptions]

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Generic, Literal, Never, Self
 from weakref import WeakSet
 
 from ._native import ChatCompletion, ChatCompletionChunk, CompletionUsage, Decoder
@@ -16,7 +16,16 @@ from .parser import TURN, ending, other_tasks
 from .transport import Answer, failure, media_type, request_id, run
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
     from .hooks import Observation
+    from .tools import FunctionCall
+
+    R_co = TypeVar("R_co", bound=ChatCompletion, default=ChatCompletion, covariant=True)
+else:
+    from typing import TypeVar
+
+    R_co = TypeVar("R_co", covariant=True)
 
 TAIL = 0.25
 """Seconds for the end of the body after the stream has said that it is over: with it the connection can be used again,
@@ -193,6 +202,8 @@ class Flow(Exchange):
         """What the last read brought and nobody has taken yet."""
         self.to_first_token: float | None = None
         self.left = False
+        self.how: How | None = None
+        self.response_type: type | None = None
         self.resume: Callable[[Flow, APIError], Awaitable[Flow]] | None = None
         self.observation: Observation | None = None
         self._dropped = False
@@ -219,8 +230,8 @@ class Flow(Exchange):
         # A forked child has a copy of its parent's stream, which ends in the parent.
         if self.watch.inherited or not self._settled.acquire(blocking=False):
             return
+        self.how = how = "left" if self.left else how
         if self._listeners:
-            how = "left" if self.left else how
             known = self.decoder.usage, self.timings(), self.attempts, self.decoder
             outcome = Outcome(how, error, *known, dropped=self._dropped)
             for listener in self._listeners:
@@ -466,11 +477,18 @@ def text_of(item: Any) -> str:
     return "".join(choice.delta.content or "" for choice in item.choices if choice.index == 0)
 
 
-class _Handle:
+class _Handle(Generic[R_co]):
     """What both kinds of stream can say about themselves, at any time."""
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
+
+    def __repr__(self) -> str:
+        last = self.attempts[-1] if self.attempts else None
+        named = f" {last.provider}/{last.model}" if last is not None else ""
+        usage = self.usage
+        known = f", {usage.total_tokens} tokens" if usage is not None and usage.total_tokens is not None else ""
+        return f"<{type(self).__name__}{named}: {self._flow.how or 'open'}{known}>"
 
     @property
     def usage(self) -> CompletionUsage | None:
@@ -502,16 +520,18 @@ class _Handle:
         """How fast it went so far."""
         return self._flow.timings()
 
-    def _collected(self) -> ChatCompletion:
-        response = self._flow.decoder.response()
+    def _collected(self) -> R_co:
+        response: Any = self._flow.decoder.response()
         if response is None:
             raise APIResponseValidationError("nothing was collected: the stream was empty, or keep_partial=False")
-        return response
+        answer: R_co = as_type(response, self._flow.response_type)
+        return answer
 
 
-class Stream(_Handle):
+class Stream(_Handle[R_co]):
     """The chunks of a streamed completion, as an iterator and a context manager.
 
+    Generic in what `collect()` gives: a ChatCompletion, or with a type as response_format a ParsedChatCompletion of it.
     Leaving it before its end, by `close()`, by `with`, or by dropping it, aborts the request at once.
 
     Raises, while iterating:
@@ -559,7 +579,22 @@ class Stream(_Handle):
             if text := text_of(item):
                 yield text
 
-    def collect(self) -> ChatCompletion:
+    def tool_calls(self) -> "Iterator[FunctionCall]":
+        """The calls of functions, each as soon as it is complete, its arguments parsed. Other chunks are passed over.
+
+        Raises:
+            APIResponseValidationError: at the end: the arguments of a call are no JSON object, or nothing was kept
+                (keep_partial=False).
+            (and what iterating raises)
+        """
+        from .tools import CallReader
+
+        reader = CallReader(self._flow)
+        for chunk in self._chunks:
+            yield from reader.feed(chunk)
+        yield from reader.finish()
+
+    def collect(self) -> R_co:
         """The complete response: what is left is read, what was read already is in it.
 
         Raises:
@@ -578,7 +613,7 @@ class Stream(_Handle):
         return run(self._flow.drain(max_seconds, max_tokens))
 
 
-class AsyncStream(_Handle):
+class AsyncStream(_Handle[R_co]):
     """The chunks of a streamed completion, as an asynchronous iterator and context manager.
 
     As Stream, with `aclose()` for `close()`.
@@ -590,6 +625,16 @@ class AsyncStream(_Handle):
 
     def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
         return self._chunks
+
+    if not TYPE_CHECKING:  # checkers say it before it runs
+
+        def __iter__(self) -> Never:
+            raise TypeError(f"{type(self).__name__} is asynchronous: `async for`, not `for`")
+
+        def __enter__(self) -> Never:
+            raise TypeError(f"{type(self).__name__} is asynchronous: `async with`, not `with`")
+
+        def __exit__(self, *_: object) -> None: ...
 
     async def __anext__(self) -> ChatCompletionChunk:
         return await anext(self._chunks)
@@ -619,7 +664,24 @@ class AsyncStream(_Handle):
             if text := text_of(item):
                 yield text
 
-    async def collect(self) -> ChatCompletion:
+    async def tool_calls(self) -> "AsyncIterator[FunctionCall]":
+        """The calls of functions, each as soon as it is complete, its arguments parsed. Other chunks are passed over.
+
+        Raises:
+            APIResponseValidationError: at the end: the arguments of a call are no JSON object, or nothing was kept
+                (keep_partial=False).
+            (and what iterating raises)
+        """
+        from .tools import CallReader
+
+        reader = CallReader(self._flow)
+        async for chunk in self._chunks:
+            for call in reader.feed(chunk):
+                yield call
+        for call in reader.finish():
+            yield call
+
+    async def collect(self) -> R_co:
         """The complete response: what is left is read, what was read already is in it.
 
         Raises:
@@ -725,6 +787,15 @@ async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
         raise
     finally:
         await flow.close()
+
+
+def as_type(response: Any, wanted: type | None) -> Any:
+    """The response, with the value that it holds as `parsed` where a type was asked for."""
+    if wanted is None:
+        return response
+    from .parsed import ParsedChatCompletion
+
+    return ParsedChatCompletion(response, wanted)
 
 
 def as_events(completion: ChatCompletion) -> bytes:

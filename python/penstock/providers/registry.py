@@ -10,9 +10,9 @@ What else is different is a field of `Provider`, with its reason in a comment. A
 or was seen to do, never what another client believes of it; a doubtful parameter is sent, for the server to judge.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +231,49 @@ class Provider:
         """The keywords of a call that only this provider, or few others, know."""
         tokens = (token.keyword for token in self.tokens if token.keyword is not None)
         return frozenset((*(setting.keyword for setting in self.settings), *tokens))
+
+
+class RowOptions(TypedDict, total=False):
+    """The keywords that rows declare, for those who check types: what each row knows is in the row."""
+
+    access_token: str | None
+    account_id: str | None
+    app_name: str | None
+    auth_token: str | None
+    aws_access_key_id: str | None
+    aws_profile_name: str | None
+    aws_region_name: str | None
+    aws_secret_access_key: str | None
+    aws_session_token: str | None
+    azure_ad_token: str | None
+    azure_ad_token_provider: Callable[[], str] | Callable[[], Awaitable[str]] | None
+    azure_authority_host: str | None
+    azure_scope: str | None
+    chat_id: str | None
+    client_id: str | None
+    client_secret: str | None
+    gigachat_auth_url: str | None
+    gigachat_scope: str | None
+    model_id: str | None
+    oci_compartment_id: str | None
+    oci_fingerprint: str | None
+    oci_key: str | None
+    oci_key_file: str | None
+    oci_region: str | None
+    oci_tenancy: str | None
+    oci_user: str | None
+    project: str | None
+    project_id: str | None
+    site_url: str | None
+    space_id: str | None
+    tenant_id: str | None
+    token: str | None
+    vertex_credentials: str | Mapping[str, Any] | None
+    vertex_location: str | None
+    vertex_project: str | None
+    watsonx_iam_url: str | None
+    watsonx_region_name: str | None
+    zen_api_key: str | None
 
 
 # Shapes that several rows have

@@ -16,8 +16,8 @@ from ..providers.registry import Provider
 type_of = type
 
 
-class Parameters(TypedDict, total=False):
-    """What goes to the model: OpenAI's parameters, and samplers that several families share. None means not given."""
+class Unformatted(TypedDict, total=False):
+    """Parameters without the response format, whose type is that of the result."""
 
     temperature: float | None
     top_p: float | None
@@ -35,7 +35,6 @@ class Parameters(TypedDict, total=False):
     user: str | None
     reasoning_effort: str | None
     verbosity: Literal["low", "medium", "high"] | None
-    response_format: Mapping[str, Any] | type | None
     seed: int | None
     tools: Sequence[Any] | None
     tool_choice: str | Mapping[str, Any] | None
@@ -54,6 +53,12 @@ class Parameters(TypedDict, total=False):
     top_k: int | None
     min_p: float | None
     repetition_penalty: float | None
+
+
+class Parameters(Unformatted, total=False):
+    """What goes to the model: OpenAI's parameters, and samplers that several families share. None means not given."""
+
+    response_format: Mapping[str, Any] | type | None
 
 
 Build = Callable[..., dict[str, Any]]

@@ -29,7 +29,7 @@ const fn same(one: &[u8], other: &[u8]) -> bool {
 }
 
 macro_rules! classes {
-    ($($class:ident $shape:ident { $($getter:ident $name:literal $kind:expr,)* })*) => {$(
+    ($($class:ident $shape:ident $($subclass:ident)? { $($getter:ident $name:literal $kind:expr,)* })*) => {$(
         pub(crate) static $shape: Shape = Shape {
             name: stringify!($class),
             fields: &[$(Field { name: $name, kind: $kind }),*],
@@ -39,7 +39,7 @@ macro_rules! classes {
             names: PyOnceLock::new(),
         };
 
-        #[pyclass(extends = Record, frozen, module = "penstock._native")]
+        #[pyclass(extends = Record, frozen, $($subclass,)? module = "penstock._native")]
         pub(crate) struct $class;
 
         impl $class {
@@ -113,7 +113,7 @@ classes! {
         service_tier "service_tier" Kind::Plain,
         system_fingerprint "system_fingerprint" Kind::Plain,
     }
-    ChatCompletionMessage MESSAGE {
+    ChatCompletionMessage MESSAGE subclass {
         role "role" Kind::Plain,
         content "content" Kind::Plain,
         reasoning_content "reasoning_content" Kind::Plain,
@@ -123,13 +123,13 @@ classes! {
         audio "audio" Kind::Open,
         annotations "annotations" Kind::Open,
     }
-    Choice CHOICE {
+    Choice CHOICE subclass {
         index "index" Kind::Plain,
         message "message" Kind::Record(&MESSAGE),
         finish_reason "finish_reason" Kind::Plain,
         logprobs "logprobs" Kind::Open,
     }
-    ChatCompletion COMPLETION {
+    ChatCompletion COMPLETION subclass {
         id "id" Kind::Plain,
         object "object" Kind::Plain,
         created "created" Kind::Plain,
@@ -248,6 +248,13 @@ impl CompletionUsage {
             return Ok(None);
         }
         json::build_dict(py, &self.raw, Kind::Plain).map(Some)
+    }
+
+    /// Says where the counts come from, unless they are the provider's final word.
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let usage = slf.get();
+        let known = usage.complete && usage.source == SOURCES[0];
+        slf.as_super().get().shown(slf.py(), (!known).then(|| format!("source='{}'", usage.source)))
     }
 
     fn __deepcopy__<'py>(slf: Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {

@@ -5,12 +5,16 @@ use std::sync::Arc;
 use pyo3::exceptions::{PyAttributeError, PyKeyError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyList, PyMapping, PySequence, PyString, PyTuple, PyType};
 
 use crate::json;
 
 /// The most fields that a class has.
 pub(crate) const SLOTS: usize = 8;
+
+/// Characters of a text, and items of a list, that a repr shows.
+const SHOWN_TEXT: usize = 200;
+const SHOWN_ITEMS: usize = 20;
 
 /// What a class is: its name, its fields, and how to make one of a filled record.
 pub(crate) struct Shape {
@@ -170,6 +174,16 @@ impl Record {
         Ok(dict)
     }
 
+    /// The repr, with what the class has to add.
+    pub(crate) fn shown(&self, py: Python<'_>, more: Option<String>) -> PyResult<String> {
+        let mut fields = Vec::new();
+        for (name, value) in self.present(py)? {
+            fields.push(format!("{name}={}", short(&value)?));
+        }
+        fields.extend(more);
+        Ok(format!("{}({})", self.shape.name, fields.join(", ")))
+    }
+
     /// The field of this name, if it is present or known.
     fn find<'py>(&self, name: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = name.py();
@@ -181,6 +195,31 @@ impl Record {
             None => Ok(None),
         }
     }
+}
+
+/// The repr of a value, of which a long text or list shows its beginning: it may be a whole answer, or a vector.
+fn short(value: &Bound<'_, PyAny>) -> PyResult<String> {
+    if value.is_instance_of::<PyString>() && value.len()? > SHOWN_TEXT {
+        return Ok(format!("{}…", value.cast::<PySequence>()?.get_slice(0, SHOWN_TEXT)?.repr()?));
+    }
+    let mut items = Vec::new();
+    let (open, close, length) = if let Ok(list) = value.cast::<PyList>() {
+        for item in list.iter().take(SHOWN_ITEMS) {
+            items.push(short(&item)?);
+        }
+        ('[', ']', list.len())
+    } else if let Ok(dict) = value.cast::<PyDict>() {
+        for (key, item) in dict.iter().take(SHOWN_ITEMS) {
+            items.push(format!("{}: {}", short(&key)?, short(&item)?));
+        }
+        ('{', '}', dict.len())
+    } else {
+        return Ok(value.repr()?.to_string());
+    };
+    if length > items.len() {
+        items.push("…".to_owned());
+    }
+    Ok(format!("{open}{}{close}", items.join(", ")))
 }
 
 /// Containers copied, records as dicts.
@@ -303,12 +342,7 @@ impl Record {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let fields = self
-            .present(py)?
-            .iter()
-            .map(|(name, value)| Ok(format!("{name}={}", value.repr()?)))
-            .collect::<PyResult<Vec<_>>>()?;
-        Ok(format!("{}({})", self.shape.name, fields.join(", ")))
+        self.shown(py, None)
     }
 
     fn __copy__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
