@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock import BadRequestError, abulk, bulk
+from penstock import BadRequestError, abulk, api, bulk
+from penstock._native import RetryBudget
 from penstock.many.checkpoint import Checkpoint, Ranges, row_of
 from penstock.many.pace import CUT, FIRST, SAMPLES, Pace, Rate
 from penstock.replay import Upstream
@@ -430,6 +431,16 @@ def test_refusals_slow_it_down_and_lose_nothing(local: dict[str, Any], up: Upstr
         assert run.progress.limit < 30
     assert sorted(row.index for row in rows) == list(range(60))
     assert all(row.response is not None for row in rows)
+
+
+def test_its_retries_are_not_those_of_the_process(
+    local: dict[str, Any], up: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps a pace of its own: a time of refusals makes it slow, and costs no row."""
+    monkeypatch.setattr(api, "_budget", RetryBudget(0.0, 0))
+    options = {**local, "model": "openai/hello?status=429&fail=30&retry_after=0.05"}
+    with bulk(["x"] * 60, max_in_flight=30, **options) as run:
+        assert all(row.response is not None for row in run)
 
 
 def test_stop_finishes_what_is_in_flight(local: dict[str, Any], tmp_path: Path) -> None:

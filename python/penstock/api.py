@@ -223,8 +223,11 @@ async def answer_of(
     async def open_port(client: Any, route: Route, chosen: str | None) -> Port:
         return await transport.async_port(client, replace(route, lane=lane), chosen)
 
-    answer: ChatCompletion = await perform(
-        CHAT, open_port, model, messages, None, options, blocking=False, attempts=attempts
+    # Whoever watches the attempts keeps the pace: the budget is for those who would go on as before.
+    ask = partial(_ask, CHAT, open_port, budgeted=False)
+    options = current().under(options, CHAT.options)
+    answer: ChatCompletion = await observed(
+        ask, CHAT, model, messages, None, options, blocking=False, attempts=attempts
     )
     return answer
 
@@ -737,12 +740,11 @@ async def perform(
     options: Mapping[str, Any],
     *,
     blocking: bool,
-    attempts: list[Attempt] | None = None,
 ) -> Any:
     """The call with its fallbacks, its defaults and those who are told of it: a Flow, or a whole response."""
     options = current().under(options, operation.options)
     ask = partial(_ask, operation, open_port)
-    return await observed(ask, operation, model, given_input, stream, options, blocking=blocking, attempts=attempts)
+    return await observed(ask, operation, model, given_input, stream, options, blocking=blocking)
 
 
 async def observed(
@@ -793,6 +795,7 @@ async def _ask(
     attempts: list[Attempt],
     *,
     blocking: bool,
+    budgeted: bool = True,
 ) -> Any:
     """The call and its fallbacks."""
     started = monotonic()
@@ -800,7 +803,7 @@ async def _ask(
     while True:
         try:
             call = _plan(operation, model, given_input, stream, options)
-            return await _pursue(open_port, call, attempts, started, blocking=blocking)
+            return await _pursue(open_port, call, attempts, started, blocking=blocking, budgeted=budgeted)
         except APIError as error:
             following = fallbacks if retry.falls_back(error) else refused if retry.refused_content(error) else []
             if not following:
@@ -811,13 +814,21 @@ async def _ask(
             model, options = following.pop(0)
 
 
-async def _pursue(open_port: OpenPort, call: Call, attempts: list[Attempt], started: float, *, blocking: bool) -> Any:
+async def _pursue(
+    open_port: OpenPort,
+    call: Call,
+    attempts: list[Attempt],
+    started: float,
+    *,
+    blocking: bool,
+    budgeted: bool = True,
+) -> Any:
     """One model, asked until it answers or it is of no use to ask again."""
     if call.mock is not None:
         answer = await _mocked(call)
     else:
         port = await open_port(call.client, call.route, call.transport)
-        pursuit = Pursuit(port, call, attempts, started, blocking=blocking)
+        pursuit = Pursuit(port, call, attempts, started, blocking=blocking, budgeted=budgeted)
         answer = await pursuit.ask(call.decoder)
         if isinstance(answer, Flow):
             answer.attempts = attempts
@@ -837,14 +848,18 @@ a fifth of the calls, and so many that those who ask seldom never notice."""
 class Pursuit:
     """The requests to one model: until it answers, and after a cut once more."""
 
-    def __init__(self, port: Port, call: Call, attempts: list[Attempt], started: float, *, blocking: bool) -> None:
+    def __init__(
+        self, port: Port, call: Call, attempts: list[Attempt], started: float, *, blocking: bool, budgeted: bool
+    ) -> None:
         self.port = port
         self.call = call
         self.attempts = attempts
         self.started = started
         self.blocking = blocking
+        self.budgeted = budgeted
         self.retries = 0
-        _budget.request(monotonic())
+        if budgeted:
+            _budget.request(monotonic())
 
     async def ask(self, decoder: Callable[[], Decoder]) -> Any:
         """The answer; `decoder` makes the decoder of each attempt.
@@ -876,7 +891,7 @@ class Pursuit:
         pause = retry.pause(error, self.retries, self.call.max_retries, random())  # noqa: S311  to spread clients, not to hide anything
         if pause is None or error.code == DIVERGED or monotonic() + pause >= watch.total_due:
             return None
-        if not _budget.retry(monotonic()):
+        if self.budgeted and not _budget.retry(monotonic()):
             error.add_note("not tried again: the retries of this process have had their part of its calls")
             return None
         self.retries += 1
