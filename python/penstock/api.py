@@ -6,6 +6,7 @@ coroutine over the port that never suspends.
 
 import os
 import re
+import warnings
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -603,7 +604,7 @@ def _plan(operation: Operation, model: str, given_input: Any, stream: bool | Non
             def rest_of(said: str) -> dict[str, Any]:
                 return asking([*given_input, {"role": "assistant", "content": said, **prefill.message}], prefill.body)
 
-    verify, form = options.get("verify"), given.get("response_format")
+    form = given.get("response_format")
     retries = _one_of(options, "max_retries", "num_retries")
     if retries is not None and (not isinstance(retries, int) or retries < 0):
         raise BadRequestError(f"max_retries must be 0 or more, not {retries!r}", param="max_retries")
@@ -618,7 +619,7 @@ def _plan(operation: Operation, model: str, given_input: Any, stream: bool | Non
         include_usage=bool((given.get("stream_options") or {}).get("include_usage")),
         timeouts=Timeouts.of(options.get("timeout"), stream=stream),
         max_retries=2 if retries is None else retries,
-        route=Route(options.get("proxy"), True if verify is None else verify, options.get("cert")),
+        route=_route(base_url, options),
         keep_partial=keep_partial,
         on_stream_cut=on_stream_cut,
         rest_of=rest_of,
@@ -687,6 +688,13 @@ def _one_of(options: Mapping[str, Any], name: str, alias: str) -> Any:
     if value is not None and other is not None and value != other:
         raise BadRequestError(f"{name} and {alias} are the same, but were given as {value!r} and {other!r}", param=name)
     return other if value is None else value
+
+
+def _route(base_url: str, options: Mapping[str, Any]) -> Route:
+    verify = options.get("verify")
+    if verify is False:
+        warnings.warn(f"verify=False: anybody may answer in place of {base_url}, and is sent the key", stacklevel=2)
+    return Route(options.get("proxy"), True if verify is None else verify, options.get("cert"))
 
 
 def _known(operation: Operation, provider: Provider, options: Mapping[str, Any]) -> None:

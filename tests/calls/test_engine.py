@@ -14,13 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import certifi
 import httpx
 import pytest
 import trustme
 
 from penstock import APIConnectionError, APIResponseValidationError, BadRequestError, acompletion, completion, retry
 from penstock.replay import Upstream
-from penstock.transport import AsyncHTTPTransport, HTTPTransport
+from penstock.transport import AsyncHTTPTransport, HTTPTransport, native
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\n'
@@ -469,6 +470,16 @@ def test_the_environment_names_whom_to_trust(
     with pytest.raises(APIConnectionError) as caught:
         ask(server.url)
     assert caught.value.code == "tls"
+
+
+def test_a_machine_without_authorities_trusts_those_that_come_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    trusted = []
+    monkeypatch.setattr(native, "STORES", ())
+    monkeypatch.setattr(native, "Trust", lambda paths, **_: trusted.append(paths))
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    native._trust(True, None, None, None)
+    assert trusted == [[certifi.where()]]
 
 
 def test_a_file_that_holds_no_certificate_is_named(ask: Any, tmp_path: Path) -> None:

@@ -296,6 +296,17 @@ class _Pools:
         return pool
 
 
+STORES = (
+    "/etc/ssl/certs",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/usr/local/share/certs/ca-root-nss.crt",
+)
+"""Where systems other than macOS and Windows keep whom they trust. Small container images have none of these."""
+
+
 def _trust(verify: Any, cert: Any, file: str | None, directory: str | None) -> Trust:
     """Whom to trust: `verify` is a bool or the path of a bundle or a directory; `cert` a path, or certificate and key.
 
@@ -307,6 +318,10 @@ def _trust(verify: Any, cert: Any, file: str | None, directory: str | None) -> T
         paths = [os.fspath(verify)]
     elif file or directory:
         paths = [path for path in (file, directory) if path]
+    elif sys.platform not in ("darwin", "win32") and not any(map(os.path.exists, STORES)):
+        from certifi import where  # as httpx has it everywhere
+
+        paths = [where()]
     checked = verify is not False
     try:
         trust = Trust(paths, verify=checked)
