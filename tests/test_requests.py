@@ -271,7 +271,8 @@ def test_keys_come_from_the_variables(send: Send, monkeypatch: pytest.MonkeyPatc
 
 
 def test_no_cookie_stays(send: Send) -> None:
-    from penstock.transport import Route, _pools
+    from penstock.transport import Route
+    from penstock.transport.clients import _pools
 
     client = _pools.client(Route())
     reply = httpx.Response(200, headers={"set-cookie": "session=1"}, request=httpx.Request("GET", "https://a.example"))
@@ -304,11 +305,6 @@ def test_a_misspelled_keyword_is_told_what_is_near(name: str, nearest: str) -> N
 
 def test_a_keyword_of_another_provider() -> None:
     assert "snowflake" in refused(account_id="x").message
-
-
-@pytest.mark.parametrize("name", ["hooks", "estimate_usage", "on_stream_cut"])
-def test_what_is_not_built_is_refused(name: str) -> None:
-    assert "not available" in refused(BadRequestError, **{name: True}).message
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The contract with the native module: every name Python takes from Rust, checked against the build by stubtest.
 
-Nothing here does I/O. Errors are the classes of `penstock.errors`, imported when the first one is raised.
+Only Pool, Transfer and AsyncTransfer do I/O. Errors of the decoders are the classes of `penstock.errors`, imported when the first one is raised.
 """
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
@@ -10,6 +10,7 @@ from typing_extensions import Buffer, disjoint_base
 
 __all__ = [
     "FAMILIES",
+    "AsyncTransfer",
     "ChatCompletion",
     "ChatCompletionChunk",
     "ChatCompletionMessage",
@@ -19,12 +20,14 @@ __all__ = [
     "ChunkIterator",
     "CompletionTokensDetails",
     "CompletionUsage",
+    "Connections",
     "Decoder",
     "DeploymentStatus",
     "EventDecoder",
     "Failure",
     "Function",
     "Lease",
+    "NetworkError",
     "Pool",
     "PromptTokensDetails",
     "Record",
@@ -32,6 +35,8 @@ __all__ = [
     "RetryBudget",
     "ServerSentEvent",
     "ToolCall",
+    "Transfer",
+    "Trust",
     "__version__",
     "decode_error",
     "decode_response",
@@ -393,6 +398,153 @@ def decode_error(status: int, body: Buffer, /, *, headers: Sequence[tuple[str, s
     """The APIStatusError for a response of this status: class, message, code, type, param, retry_after and request_id
     read from body and headers by the rules common to all providers. `now` is Unix seconds, for retry-after dates.
     """
+
+class NetworkError(Exception):
+    """What the engine could not do.
+
+    `args` are a message that names host and port, and one word for its kind: "url", "request" (they cannot be),
+    "connect", "tls", "proxy" (no connection), "cut", "malformed", "coding" (no whole response), "connect_time",
+    "due_time", "idle_time" (time ran out).
+    """
+
+@final
+class Trust:
+    """Whom to trust in TLS, and as whom to appear.
+
+    Args:
+        authorities: files of PEM, or directories of such; None for those of this machine.
+        verify: False to trust anybody.
+        cert: the files of the client's own certificate chain and key.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file holds something else.
+    """
+
+    def __new__(
+        cls, authorities: Sequence[str] | None = None, *, verify: bool = True, cert: tuple[str, str] | None = None
+    ) -> Self: ...
+
+@final
+class Connections:
+    """The idle connections to the servers on one route. `len()` is how many there are.
+
+    Args:
+        trust: for https.
+        proxy: scheme://[name:password@]host[:port] of http, https, socks5, socks5h.
+
+    Raises:
+        NetworkError: "request": this is no proxy.
+    """
+
+    def __new__(cls, trust: Trust, *, proxy: str | None = None) -> Self: ...
+    def __len__(self) -> int: ...
+    def close(self) -> None:
+        """Closes them, and those in use when they come back."""
+
+@final
+class Transfer:
+    """One request and its response, for a thread that waits. All waiting is done without the GIL.
+
+    Args:
+        pool: where the connection comes from and goes back to.
+        url: http:// or https://.
+        headers: as they are sent; host, content-length and accept-encoding are added if they are not there.
+        content: the body.
+        connect: seconds until the connection stands, proxy and TLS included.
+        wait: seconds until the response's headers are there.
+        decode: whether the content-encoding is undone.
+
+    Raises:
+        NetworkError: "url", "request".
+    """
+
+    def __new__(
+        cls,
+        pool: Connections,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        content: Buffer | None = None,
+        *,
+        method: str = "POST",
+        connect: float | None = None,
+        wait: float | None = None,
+        decode: bool = True,
+    ) -> Self: ...
+    def send(self) -> tuple[int, list[tuple[str, str]]]:
+        """Sends the request. Status and headers of the response.
+
+        A connection from the pool that turns out closed before the first byte of the response is replaced once.
+
+        Raises:
+            NetworkError: of every kind.
+        """
+    def attach(self, decoder: Decoder) -> None:
+        """The decoder that `pull` feeds."""
+    def keep_time(self, idle: float | None, due: float | None) -> None:
+        """From now on: seconds that a silence may last, and until everything must be over."""
+    def read(self) -> bytes | None:
+        """The next bytes of the body, None at its end. Then the connection is back in the pool, if it can be.
+
+        Raises:
+            NetworkError: "cut", "malformed", "coding", "due_time", "idle_time".
+        """
+    def pull(self) -> list[Any] | None:
+        """The next chunks of the body: never an empty list, unless the decoder says that the stream is over.
+
+        Raises:
+            NetworkError: as `read`.
+            APIError: as `Decoder.feed`.
+        """
+    def shut(self) -> None:
+        """Ends the connection, from any thread: whoever waits finds the end of the body."""
+    def close(self) -> None:
+        """The same, and lets go of everything."""
+
+@final
+class AsyncTransfer:
+    """The same for an event loop that has readers; the loop's own thread does the work when the loop says so.
+
+    What has to be waited for is a future of that loop. All but `shut` is for its thread only.
+    """
+
+    def __new__(
+        cls,
+        pool: Connections,
+        event_loop: Any,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        content: Buffer | None = None,
+        *,
+        method: str = "POST",
+        connect: float | None = None,
+        wait: float | None = None,
+        decode: bool = True,
+    ) -> Self: ...
+    @property
+    def head(self) -> tuple[int, list[tuple[str, str]]] | None:
+        """Status and headers of the response, once they are there."""
+    def send(self) -> Any:
+        """Goes on to the response's headers: None when they are there.
+
+        (host, port) has to be resolved and given to `resolved`; a future has to be awaited, and gives the same.
+        """
+    def resolved(self, addresses: Sequence[tuple[str, int]]) -> None:
+        """The addresses, as pairs of an IP address and a port. `send` goes on."""
+    def attach(self, decoder: Decoder) -> None:
+        """The decoder that `pull` feeds."""
+    def keep_time(self, idle: float | None, due: float | None) -> None:
+        """From now on: seconds that a silence may last, and until everything must be over."""
+    def read(self) -> Any:
+        """The next bytes of the body, None at its end, or a future for them."""
+    def pull(self) -> Any:
+        """The next chunks of the body, None at its end, or a future for them."""
+    def shut(self) -> None:
+        """Ends the connection, from any thread: whoever waits finds the end of the body."""
+    def close(self) -> None:
+        """The same, and lets go of everything."""
+    def _wake(self) -> None: ...
+    def _ring(self) -> None: ...
 
 @final
 class Failure:

@@ -6,7 +6,7 @@ coroutine over the port that never suspends.
 
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -30,7 +30,6 @@ from .errors import (
     Response,
     UnsupportedParamsError,
 )
-from .parser import other_tasks
 from .providers.auth import Source, credential_of
 from .providers.registry import ROWS, Prefill, Provider, RowOptions
 from .providers.resolve import base_of, fill, first_set, owns, resolve, setting_headers, settings, vary
@@ -78,7 +77,7 @@ class UnformattedOptions(Unformatted, RowOptions, total=False):
     fallbacks: "Sequence[str | Mapping[str, Any]] | None"
     content_policy_fallbacks: "Sequence[str | Mapping[str, Any]] | None"
     client: Any
-    transport: Literal["httpx"] | None
+    transport: Literal["native", "httpx"] | None
     proxy: Any
     verify: Any
     cert: Any
@@ -149,6 +148,8 @@ def completion(
             fallbacks: models, or dicts of options with a model, to ask in turn when this one fails.
             content_policy_fallbacks: the same for refusals by a content filter.
             client: an httpx.Client or httpx2.Client of your own; else proxy, verify and cert, as httpx takes them.
+            transport: "native" insists on the engine of this package, "httpx" chooses httpx. Without it the engine
+                serves wherever it can.
             drop_params: leave out parameters that the provider lacks. additional_drop_params: leave these out.
             allowed_openai_params: send these though the provider's documentation lacks them.
             on_stream_cut: what to do when a stream breaks in the middle: "raise", the default; "restart" to ask again
@@ -219,8 +220,8 @@ async def answer_of(
     `lane` is that of Route.
     """
 
-    async def open_port(client: Any, route: Route) -> Port:
-        return await transport.async_port(client, replace(route, lane=lane))
+    async def open_port(client: Any, route: Route, chosen: str | None) -> Port:
+        return await transport.async_port(client, replace(route, lane=lane), chosen)
 
     answer: ChatCompletion = await perform(
         CHAT, open_port, model, messages, None, options, blocking=False, attempts=attempts
@@ -376,6 +377,7 @@ class Call:
     secrets: set[str] = field(repr=False)
     source: Source | None = field(repr=False)
     sign: Sign | None = field(repr=False)
+    transport: str | None
     client: Any = field(repr=False)
     mock: Any = field(repr=False)
     token: str | None = field(default=None, repr=False)
@@ -624,6 +626,7 @@ def _plan(operation: Operation, model: str, given_input: Any, stream: bool | Non
         secrets=credential.secrets() if credential is not None else set(),
         source=source,
         sign=sign,
+        transport=options.get("transport"),
         client=options.get("client"),
         mock=options.get("mock_response"),
     )
@@ -699,8 +702,8 @@ def _known(operation: Operation, provider: Provider, options: Mapping[str, Any])
             param=name,
             provider=provider.slug,
         )
-    if options.get("transport") not in (None, "httpx"):
-        raise BadRequestError(f"transport must be 'httpx', not {options['transport']!r}", param="transport")
+    if options.get("transport") not in (None, "native", "httpx"):
+        raise BadRequestError(f"transport must be 'native' or 'httpx', not {options['transport']!r}", param="transport")
 
 
 def _routes(model: str, options: Mapping[str, Any], name: str) -> list[tuple[str, dict[str, Any]]]:
@@ -716,12 +719,12 @@ def _routes(model: str, options: Mapping[str, Any], name: str) -> list[tuple[str
 # Performing
 
 
-OpenPort = Callable[[Any, Route], Awaitable[Port]]
+OpenPort = Callable[[Any, Route, str | None], Awaitable[Port]]
 
 
-async def open_blocking(client: Any, route: Route) -> Port:
+async def open_blocking(client: Any, route: Route, chosen: str | None) -> Port:
     """A port of the blocking world."""
-    return transport.blocking_port(client, route)
+    return transport.blocking_port(client, route, chosen)
 
 
 async def perform(
@@ -810,9 +813,9 @@ async def _ask(
 async def _pursue(open_port: OpenPort, call: Call, attempts: list[Attempt], started: float, *, blocking: bool) -> Any:
     """One model, asked until it answers or it is of no use to ask again."""
     if call.mock is not None:
-        answer = await _mocked(call, blocking=blocking)
+        answer = await _mocked(call)
     else:
-        port = await open_port(call.client, call.route)
+        port = await open_port(call.client, call.route, call.transport)
         pursuit = Pursuit(port, call, attempts, started, blocking=blocking)
         answer = await pursuit.ask(call.decoder)
         if isinstance(answer, Flow):
@@ -853,7 +856,7 @@ class Pursuit:
             watch = Watch(call.timeouts, self.started)
             try:
                 watch = await call.authorize(self.port, watch, blocking=self.blocking)
-                answer = await _attempt(self.port, call, decoder, watch, blocking=self.blocking)
+                answer = await _attempt(self.port, call, decoder, watch)
             except APIError as error:
                 self.attempts.append(_record(call, watch, error))
                 if call.refuses_stream_options(error) or call.renews(error):
@@ -919,7 +922,7 @@ def _record(call: Call, watch: Watch, error: APIError | None, status_code: int |
     return attempt
 
 
-async def _attempt(port: Port, call: Call, decoder: Callable[[], Decoder], watch: Watch, *, blocking: bool) -> Any:
+async def _attempt(port: Port, call: Call, decoder: Callable[[], Decoder], watch: Watch) -> Any:
     """One request: a stream up to its first event, or a whole response.
 
     Raises:
@@ -933,11 +936,11 @@ async def _attempt(port: Port, call: Call, decoder: Callable[[], Decoder], watch
             body = await _whole(Exchange(answer, watch, stream=True))
             following = call.following(request, body)
             if following is None:
-                return await _document(call, watch, answer, body, blocking=blocking)
+                return await _document(call, watch, answer, body)
             answer = None
             watch.again()
             answer = await port.send(following, watch.limits)
-        return await _read(call, decoder, watch, answer, blocking=blocking)
+        return await _read(call, decoder, watch, answer)
     except Exception as error:
         explained = _explained(call, watch, error, answer)
         if explained is error:
@@ -959,7 +962,7 @@ def _explained(call: Call, watch: Watch, error: Exception, answer: Answer | None
     return call.complete(known)
 
 
-async def _read(call: Call, decoder: Callable[[], Decoder], watch: Watch, answer: Answer, *, blocking: bool) -> Any:
+async def _read(call: Call, decoder: Callable[[], Decoder], watch: Watch, answer: Answer) -> Any:
     """What an answer says."""
     if not 200 <= answer.status_code < 300:
         exchange = Exchange(answer, watch)
@@ -983,7 +986,7 @@ async def _read(call: Call, decoder: Callable[[], Decoder], watch: Watch, answer
         if document is None:
             return flow
         await flow.close()
-        return await _document(call, watch, answer, document, blocking=blocking)
+        return await _document(call, watch, answer, document)
     return call.operation.decode(call, await _whole(Exchange(answer, watch)))
 
 
@@ -995,12 +998,12 @@ async def _whole(exchange: Exchange) -> bytes:
         await exchange.close()
 
 
-async def _document(call: Call, watch: Watch, answer: Answer, document: bytes, *, blocking: bool) -> Any:
+async def _document(call: Call, watch: Watch, answer: Answer, document: bytes) -> Any:
     """What a server says that did not stream: to who wants a stream, as one of a single event."""
     if not call.stream:
         return call.operation.decode(call, document)
     events, reader = call.operation.as_stream(call, document)
-    return await _scripted(call, answer.status_code, answer.headers, events, reader, watch, blocking=blocking)
+    return await _scripted(call, answer.status_code, answer.headers, events, reader, watch)
 
 
 def _refusal(answer: Answer, body: bytes) -> APIError:
@@ -1015,22 +1018,20 @@ def _refusal(answer: Answer, body: bytes) -> APIError:
     return error
 
 
-async def _scripted(
-    call: Call, status_code: int, headers: Headers, body: bytes, decoder: Any, watch: Watch, *, blocking: bool
-) -> Flow:
+async def _scripted(call: Call, status_code: int, headers: Headers, body: bytes, decoder: Any, watch: Watch) -> Flow:
     """A stream of bytes that are there already."""
-    flow = Flow(Scripted(status_code, headers, body, blocking=blocking), watch, decoder, call.complete)
+    flow = Flow(Scripted(status_code, headers, body), watch, decoder, call.complete)
     await flow.begin()
     return flow
 
 
-async def _mocked(call: Call, *, blocking: bool) -> Flow | ChatCompletion:
+async def _mocked(call: Call) -> Flow | ChatCompletion:
     """The answer that the caller wrote himself."""
     import orjson
 
     mock = call.mock
     if isinstance(mock, Sequence) and not isinstance(mock, str | bytes | Mapping):
-        return await _mocked_stream(call, mock, blocking=blocking)
+        return await _mocked_stream(call, mock)
     if isinstance(mock, Exception):
         raise call.complete(mock) if isinstance(mock, APIError) else mock
     if isinstance(mock, str):
@@ -1045,10 +1046,10 @@ async def _mocked(call: Call, *, blocking: bool) -> Flow | ChatCompletion:
         return completion if call.estimate is None else call.estimate.respond(completion)
     watch = Watch(call.timeouts, monotonic())
     events, decoder = as_events(completion), _estimating(call, "chat")
-    return await _scripted(call, 200, Headers(), events, decoder, watch, blocking=blocking)
+    return await _scripted(call, 200, Headers(), events, decoder, watch)
 
 
-async def _mocked_stream(call: Call, items: Sequence[Any], *, blocking: bool) -> Flow | ChatCompletion:
+async def _mocked_stream(call: Call, items: Sequence[Any]) -> Flow | ChatCompletion:
     """The stream that the caller wrote himself; not streamed, what its chunks make up."""
     for item in items:
         if not isinstance(item, Mapping | Exception):
@@ -1064,7 +1065,7 @@ async def _mocked_stream(call: Call, items: Sequence[Any], *, blocking: bool) ->
             raise BadRequestError("mock_response: no chunks", param="mock_response")
         return completion
     watch = Watch(call.timeouts, monotonic())
-    flow = Flow(Mocked(items, blocking=blocking), watch, _estimating(call, "chat"), call.complete)
+    flow = Flow(Mocked(items), watch, _estimating(call, "chat"), call.complete)
     try:
         await flow.begin()
     except APIError as error:
@@ -1078,10 +1079,9 @@ class Mocked:
     status_code = 200
     line = None
 
-    def __init__(self, items: Sequence[Any], *, blocking: bool) -> None:
+    def __init__(self, items: Sequence[Any]) -> None:
         self.headers = Headers()
         self._parts = self._written(items)
-        self.source: Any = self._parts if blocking else self._later()
 
     @staticmethod
     def _written(items: Sequence[Any]) -> Iterator[bytes]:
@@ -1090,14 +1090,13 @@ class Mocked:
                 raise item
             yield b"data: " + encode(item) + b"\n\n"
 
-    async def _later(self) -> AsyncIterator[bytes]:
-        for part in self._parts:
-            await other_tasks()
-            yield part
-
     async def read(self) -> bytes | None:
         """As of any answer."""
         return next(self._parts, None)
+
+    def chunks(self, decoder: Any) -> Callable[[], Any]:
+        """As of any answer."""
+        return lambda: next(map(decoder.feed, self._parts), None)
 
     async def close(self) -> None:
         """Nothing is open."""

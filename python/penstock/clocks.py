@@ -152,8 +152,16 @@ class Watch:
         # poll() before each recv(), no timer per read.
         self.limits["read"] = self.timeouts.idle if line is None else None
         self._line = line
-        if line is not None and self.due()[0] != NEVER:
-            _watchdog.add(self)
+        self._keep()
+
+    def _keep(self, *, prompt: bool = True) -> None:
+        """Has the due times kept: by the connection where it can do that itself, else by the watchdog."""
+        line: Any = self._line
+        if hasattr(line, "keep_time"):
+            due = min(self.first_due, self.total_due)
+            line.keep_time(self.timeouts.idle, None if due == NEVER else due - monotonic())
+        elif line is not None and self.due()[0] != NEVER:
+            _watchdog.add(self, prompt=prompt)
 
     @property
     def armed(self) -> bool:
@@ -167,7 +175,10 @@ class Watch:
 
     def token(self) -> None:
         """The first token has come."""
-        self.first_due = NEVER
+        if self.first_due != NEVER:
+            self.first_due = NEVER
+            if hasattr(self._line, "keep_time"):
+                self._keep()
 
     def check(self) -> None:
         """Raises Timeout if a clock has run out: the watchdog's word, or one's own look where it cannot act."""
@@ -181,13 +192,15 @@ class Watch:
     def shorten(self, seconds: float, *, prompt: bool = True) -> None:
         """All must be over in so many seconds; without `prompt` in a TICK more, which saves waking the watchdog."""
         self.total_due = min(self.total_due, monotonic() + seconds)
-        if self.armed:
-            _watchdog.add(self, prompt=prompt)
+        self._keep(prompt=prompt)
 
     def shut(self) -> None:
         """Ends the connection: whoever reads from it finds its end. From any thread, any number of times."""
         line = self._line
         if line is None or self.inherited:
+            return
+        if hasattr(line, "shut"):
+            line.shut()
             return
         try:
             # On a duplicate of the descriptor: SSLSocket.shutdown() would take the TLS away under the reader, and
@@ -204,7 +217,8 @@ class Watch:
 
     def stop(self) -> None:
         """The body is at its end or given up: from here on the connection is nobody's, or another request's."""
-        _watchdog.discard(self)
+        if not hasattr(self._line, "keep_time"):
+            _watchdog.discard(self)
         self._line = None
 
     def timeout(self, clock: str | None = None) -> Timeout:

@@ -198,6 +198,8 @@ class Flow(Exchange):
         self.decoder = decoder
         self.attempts: Sequence[Attempt] = ()
         self.first: list[Any] = []
+        self.unread: Iterator[Any] = iter(())
+        """What the last read brought and nobody has taken yet."""
         self.to_first_token: float | None = None
         self.left = False
         self.how: How | None = None
@@ -279,13 +281,28 @@ class Flow(Exchange):
                 return (data or b"") + await self.whole()
             shown = (data or b"")[:QUOTED].decode("utf-8", "replace")
             raise APIResponseValidationError(f"the answer is no stream but {kind}, beginning {shown!r}", body=shown)
-        while data is not None:
-            self.first = self.decoder.feed(data)
-            if self.first or self.decoder.ended:
+        pull = self.answer.chunks(self.decoder)
+        chunks = None if data is None else self.decoder.feed(data)
+        while chunks is not None:
+            if chunks or self.decoder.ended:
+                self.first = chunks
                 return None
-            data = await self.read()
+            chunks = await self.more(pull)
         self.first = self.decoder.finish()
         return None
+
+    async def more(self, pull: Callable[[], Any]) -> list[Any] | None:
+        """The chunks of the next bytes; None at the end of the body."""
+        chunks: Any = pull()
+        if chunks is not None and type(chunks) is not list:
+            chunks = await chunks
+        if chunks is None:
+            self.over()
+            return None
+        self.watch.seen = monotonic()
+        self.watch.check()
+        given: list[Any] = chunks
+        return given
 
     def read_text(self) -> None:
         """Has the decoder give text alone from here on, unless it has to keep what another answer must repeat."""
@@ -300,7 +317,7 @@ class Flow(Exchange):
         self.watch.check()
         if self.to_first_token is None and any(map(speaks, chunks)):
             self.to_first_token = self.watch.seen - self.watch.began
-            self.watch.first_due = NEVER
+            self.watch.token()
             if self.observation is not None:
                 self.observation.first_token()
         return self.to_first_token is None or not self.watch.armed
@@ -378,14 +395,12 @@ class Flow(Exchange):
         Raises:
             APIError: the stream ends badly.
         """
-        chunks, decoder = self.first, self.decoder
+        decoder, pull = self.decoder, self.answer.chunks(self.decoder)
+        chunks: list[Any] | None = self.first
         try:
-            while not decoder.ended:
+            while chunks is not None and not decoder.ended:
                 self.attend(chunks)
-                data = await self.read()
-                if data is None:
-                    break
-                chunks = decoder.feed(data)
+                chunks = await self.more(pull)
             for _ in ending(decoder):
                 pass
             await self.tail()
@@ -403,16 +418,21 @@ class Flow(Exchange):
             if max_seconds is not None:
                 due = monotonic() + max_seconds
                 self.watch.shorten(max_seconds)
+            pull = self.answer.chunks(decoder)
             try:
                 # Whatever ends the reading, the usage known by then is what the caller wants.
                 with suppress(Exception):
-                    while not decoder.ended:
-                        data = await self.read()
-                        chunks = decoder.finish() if data is None else decoder.feed(data)
+                    chunks: list[Any] | None = [*self.unread]
+                    while True:
                         if max_tokens is not None:
-                            max_tokens -= sum(map(speaks, chunks))
+                            max_tokens -= sum(map(speaks, chunks or ()))
                             if max_tokens <= 0:
                                 break
+                        if decoder.ended:
+                            break
+                        chunks = await self.more(pull)
+                        if chunks is None:
+                            chunks = decoder.finish()
                         if self.watch.seen >= due:
                             break
                 self.settle("complete" if decoder.ended else "left")
@@ -685,25 +705,24 @@ class AsyncStream(_Handle[R_co]):
 
 
 def _chunks(flow: Flow) -> Generator[Any, None, None]:
-    decoder, feed = flow.decoder, flow.decoder.feed
+    decoder = flow.decoder
     try:
         while True:
-            watch, pull = flow.watch, flow.answer.source.__next__
+            watch, pull = flow.watch, flow.answer.chunks(decoder)
             try:
                 chunks, attending = flow.first, True
                 while True:
                     if attending:
                         attending = flow.attend(chunks)
-                    yield from chunks
+                    flow.unread = iter(chunks)
+                    yield from flow.unread
                     if decoder.ended:
                         break
-                    try:
-                        data = pull()
-                    except StopIteration:
+                    chunks = pull()
+                    if chunks is None:
                         flow.over()
                         break
                     watch.seen = monotonic()
-                    chunks = feed(data)
                 rest, cut = flow.ended()
             except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
                 rest, cut = flow.broken(error)
@@ -723,34 +742,34 @@ def _chunks(flow: Flow) -> Generator[Any, None, None]:
 
 
 async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
-    decoder, feed = flow.decoder, flow.decoder.feed
+    decoder = flow.decoder
     try:
         while True:
-            watch, pull = flow.watch, flow.answer.source.__anext__
+            watch, pull = flow.watch, flow.answer.chunks(decoder)
             try:
                 chunks, attending = flow.first, True
+                given, turn = 0, monotonic() + TURN_SECONDS
                 while True:
                     if attending:
                         attending = flow.attend(chunks)
                         await flow.told()
-                    if len(chunks) == 1:
-                        yield chunks[0]  # the HTTP library gives the loop a turn with each read
-                    else:
-                        turn = monotonic() + TURN_SECONDS
-                        for given, chunk in enumerate(chunks, 1):
-                            yield chunk
-                            if given % TURN == 0 or monotonic() > turn:
-                                await other_tasks()
-                                turn = monotonic() + TURN_SECONDS
+                    flow.unread = iter(chunks)
+                    for chunk in flow.unread:
+                        yield chunk
+                        given += 1
+                        if given >= TURN or monotonic() > turn:
+                            await other_tasks()
+                            given, turn = 0, monotonic() + TURN_SECONDS
                     if decoder.ended:
                         break
-                    try:
-                        data = await pull()
-                    except StopAsyncIteration:
+                    chunks = pull()
+                    if chunks is not None and type(chunks) is not list:
+                        chunks = await chunks
+                        given, turn = 0, monotonic() + TURN_SECONDS  # that was a turn for all others
+                    if chunks is None:
                         flow.over()
                         break
                     watch.seen = monotonic()
-                    chunks = feed(data)
                 rest, cut = flow.ended()
             except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
                 rest, cut = flow.broken(error)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from penstock import acompletion, completion
+from penstock import acompletion, completion, transport
 from penstock.replay import Upstream
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -18,8 +18,9 @@ KEY = "sk-test-0123456789abcdef"
 class World:
     """One way to call. `stream` gives (chunks, the stream) or raises; `ask` gives the response."""
 
-    def __init__(self, name: str, base_url: str) -> None:
+    def __init__(self, name: str, by: str, base_url: str) -> None:
         self.name = name
+        self.by = by
         self.base_url = base_url
 
     def run(self, main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
@@ -78,6 +79,32 @@ def up(upstream: Upstream) -> Iterator[Upstream]:
     gc.collect()  # what a test dropped complains now or never
 
 
-@pytest.fixture(params=["blocking", "asyncio", "trio"])
-def world(request: pytest.FixtureRequest, up: Upstream) -> World:
-    return World(request.param, up.base_url)
+WORLDS = ("blocking-native", "blocking-httpx", "asyncio-native", "asyncio-httpx", "trio-httpx")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test that talks to the upstream does so over every transport."""
+    named = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "world" in named:
+        return  # two of its own
+    if "world" in metafunc.fixturenames:
+        metafunc.parametrize("world", WORLDS, indirect=True)
+    elif "up" in metafunc.fixturenames:
+        metafunc.parametrize("by", ["native", "httpx"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What carries the requests of this test, where it does not say it itself."""
+    name: str = getattr(request, "param", "native")
+    if name == "httpx":
+        monkeypatch.setattr(transport, "_engine", lambda *_: False)
+    return name
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest, up: Upstream, monkeypatch: pytest.MonkeyPatch) -> World:
+    name, _, by = request.param.partition("-")
+    if by == "httpx":
+        monkeypatch.setattr(transport, "_engine", lambda *_: False)
+    return World(name, by, up.base_url)

@@ -110,9 +110,10 @@ def judge(up: Upstream, model: str, **options: Any) -> int:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("script", ["", "?trim=300", "?delay=1&cut=6"])
-def test_cancelled_at_each_await(up: Upstream, family: str, script: str) -> None:
+def test_cancelled_at_each_await(up: Upstream, by: str, family: str, script: str) -> None:
     # At a base URL of its own: nothing of it is in any other test's pool.
-    assert judge(up, f"replay/{family}/hello{script}", api_base=up.base_url, api_key="k", max_retries=0) >= 3
+    awaits = judge(up, f"replay/{family}/hello{script}", api_base=up.base_url, api_key="k", max_retries=0)
+    assert awaits >= (1 if by == "native" else 3)  # the engine may have it all in one read
 
 
 @pytest.mark.parametrize("script", ["status=500", "cut=0", "cut=3", "error=2", "delay=1&cut=9"])

@@ -168,7 +168,7 @@ def test_many_chunks_in_one_read_leave_the_loop_its_turns(up: Upstream) -> None:
         counting.cancel()
         return turns
 
-    assert asyncio.run(main()) >= 3
+    assert asyncio.run(main()) >= 2  # 200 chunks are three turns, and the first one starts the counting
 
 
 # Worlds --------------------------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def test_retries_are_a_part_of_the_calls(world: Any, up: Upstream, monkeypatch: 
 
 @pytest.mark.parametrize("status", [400, 422])
 def test_a_server_without_stream_options_is_asked_without_and_remembered(up: Upstream, world: Any, status: int) -> None:
-    base = f"{up.base_url}/{world.name}{status}"
+    base = f"{up.base_url}/{world.name}-{world.by}{status}"
     for _ in range(2):
         chunks, stream = world.stream(
             f"hello?rejects=stream_options&status={status}",

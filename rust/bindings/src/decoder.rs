@@ -84,7 +84,7 @@ impl Decoder {
     }
 
     /// Feeds, or without data finishes, with the sink of this depth.
-    fn run<'py>(&self, py: Python<'py>, data: Option<&[u8]>) -> PyResult<Option<Bound<'py, PyList>>> {
+    pub(crate) fn run<'py>(&self, py: Python<'py>, data: Option<&[u8]>) -> PyResult<Option<Bound<'py, PyList>>> {
         fn call(decoder: &mut core::Decoder, data: Option<&[u8]>, sink: &mut impl Sink) -> Result<(), Error> {
             match data {
                 Some(data) => decoder.feed(data, sink),
@@ -107,6 +107,11 @@ impl Decoder {
         drop(state);
         outcome.map_err(|error| errors::raise(py, &error))?;
         items.map(Items::finish).transpose()
+    }
+
+    /// Whether the stream has said that it is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.lock().is_ok_and(|state| state.decoder.ended())
     }
 }
 

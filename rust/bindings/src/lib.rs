@@ -1,16 +1,20 @@
 //! `penstock._native`: penstock-core for Python. The contract is `python/penstock/_native.pyi`.
 #![expect(clippy::needless_pass_by_value, reason = "pyo3 hands arguments over by value")]
 
+mod async_transfer;
 mod budget;
 mod chunks;
 mod classes;
+mod connections;
 mod decoder;
 mod errors;
 mod events;
 mod failure;
 mod json;
+mod network;
 mod pool;
 mod record;
+mod transfer;
 
 use pyo3::prelude::*;
 
@@ -20,12 +24,16 @@ mod _native {
     use pyo3::types::PyTuple;
 
     #[pymodule_export]
+    use super::async_transfer::AsyncTransfer;
+    #[pymodule_export]
     use super::budget::RetryBudget;
     #[pymodule_export]
     use super::classes::{
         ChatCompletion, ChatCompletionChunk, ChatCompletionMessage, Choice, ChoiceDelta, ChunkChoice,
         CompletionTokensDetails, CompletionUsage, Function, PromptTokensDetails, ToolCall,
     };
+    #[pymodule_export]
+    use super::connections::{Connections, Trust};
     #[pymodule_export]
     use super::decoder::{ChunkIterator, Decoder, decode_response};
     #[pymodule_export]
@@ -35,9 +43,13 @@ mod _native {
     #[pymodule_export]
     use super::failure::Failure;
     #[pymodule_export]
+    use super::network::NetworkError;
+    #[pymodule_export]
     use super::pool::{DeploymentStatus, Lease, Pool, Refusal};
     #[pymodule_export]
     use super::record::Record;
+    #[pymodule_export]
+    use super::transfer::Transfer;
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]

@@ -1,93 +1,28 @@
 # ruff: noqa: D102  the methods of answers and ports are documented on Answer and Port
-"""The HTTP port: one request out, one answer in. Here over httpx and httpx2, blocking and asynchronous.
-
-Both worlds have the same methods, all of them coroutines; those of the blocking world never suspend, so `run` gets
-their result without an event loop. What is written on top of the port is written once.
-
-    port.send(request, limits) -> Answer       answer.read() -> bytes | None
-    port.sleep(seconds), port.aside(work)      answer.close(), answer.abandon()
-
-The loop over the bytes of a stream is the exception: it takes `answer.source`, an iterator or an asynchronous one.
-"""
+"""The HTTP port over httpx and httpx2, blocking and asynchronous."""
 
 import atexit
 import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from .clocks import Watch, later
-from .errors import APIConnectionError, APIError, APIResponseValidationError, BadRequestError, Headers
+from .._native import Decoder
+from ..clocks import later
+from ..errors import BadRequestError, Headers
+from .port import Request, Route
 
 T = TypeVar("T")
 
 KEEPALIVE = {"max_connections": None, "max_keepalive_connections": 100, "keepalive_expiry": 30.0}
 """A stream holds its connection for as long as a model talks: a cap on connections would be a queue in disguise. Idle
 ones are dropped before the 60 s after which common load balancers drop them without a word."""
-
-
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never suspends."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    coroutine.close()
-    raise RuntimeError("a blocking call tried to wait for an event loop")
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request. Its repr leaves the headers out: one of them is the key."""
-
-    url: str
-    headers: Mapping[str, str]
-    content: bytes
-    method: str = "POST"
-
-    def __repr__(self) -> str:
-        return f"<Request {self.url.partition('?')[0]}>"
-
-
-class Answer(Protocol):
-    """A response whose body has not been read."""
-
-    status_code: int
-    headers: Headers
-    source: Any
-    """The iterator of the body: bytes as they come, with any content-encoding undone."""
-    line: Any
-    """The socket, if it carries this response alone: shutting it down ends this response and no other."""
-
-    async def read(self) -> bytes | None:
-        """The next bytes; None at the end."""
-
-    async def close(self) -> None:
-        """Gives the connection back if the body was read to its end, and aborts it if not."""
-
-    def abandon(self) -> None:
-        """The same from a place where nothing can be awaited, and without an error."""
-
-
-class Port(Protocol):
-    """Where requests go."""
-
-    async def send(self, request: Request, limits: dict[str, float | None]) -> Answer:
-        """The answer, once its headers are there. `limits` are httpx's: seconds to connect, read, write, and pool."""
-
-    async def sleep(self, seconds: float) -> None:
-        """Waits."""
-
-    async def aside(self, work: Callable[[], T]) -> T:
-        """The result of something that blocks, and holds up no event loop meanwhile."""
 
 
 _open: set[Any] = set()
@@ -127,6 +62,18 @@ class BlockingAnswer(_Response):
     async def read(self) -> bytes | None:
         return next(self.source, None)
 
+    def chunks(self, decoder: Decoder) -> Callable[[], Any]:
+        pull, feed = self.source.__next__, decoder.feed
+
+        def chunks() -> Any:
+            try:
+                data = pull()
+            except StopIteration:
+                return None
+            return feed(data)
+
+        return chunks
+
     async def close(self) -> None:
         self._close()
 
@@ -162,7 +109,7 @@ atexit.register(_leave)
 class AsyncAnswer(_Response):
     """An answer of httpx.AsyncClient."""
 
-    def __init__(self, response: Any, world: "_World") -> None:
+    def __init__(self, response: Any, world: "World") -> None:
         super().__init__(response)
         self.world = world
         encoded = "content-encoding" in self.headers
@@ -170,6 +117,18 @@ class AsyncAnswer(_Response):
 
     async def read(self) -> bytes | None:
         return await anext(self.source, None)
+
+    def chunks(self, decoder: Decoder) -> Callable[[], Any]:
+        pull, feed = self.source.__anext__, decoder.feed
+
+        async def chunks() -> Any:
+            try:
+                data = await pull()
+            except StopAsyncIteration:
+                return None
+            return feed(data)
+
+        return chunks
 
     async def close(self) -> None:
         try:
@@ -211,7 +170,7 @@ class BlockingPort:
 class AsyncPort:
     """Requests by an httpx.AsyncClient or httpx2.AsyncClient."""
 
-    def __init__(self, client: Any, world: "_World") -> None:
+    def __init__(self, client: Any, world: "World") -> None:
         self.client = client
         self.world = world
 
@@ -257,49 +216,7 @@ def _build(client: Any, request: Request, limits: dict[str, float | None]) -> An
     )
 
 
-class Scripted:
-    """An answer that was there all the time: for `mock_response`, and for bodies that have to be read twice."""
-
-    line = None
-
-    def __init__(self, status_code: int, headers: Headers, body: bytes, *, blocking: bool) -> None:
-        self.status_code = status_code
-        self.headers = headers
-        self._parts = iter([body])
-        self.source: Any = self._parts if blocking else self._later()
-
-    async def _later(self) -> AsyncIterator[bytes]:
-        for part in self._parts:
-            yield part
-
-    async def read(self) -> bytes | None:
-        return next(self._parts, None)
-
-    async def close(self) -> None:
-        pass
-
-    def abandon(self) -> None:
-        pass
-
-
-# Which client
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """How to reach a server: what tells one pool of connections from another. As httpx takes them.
-
-    `lane` is for callers with many requests at once: whenever one begins or ends, httpx looks at each connection of the
-    pool for each request in it. At 64 of them that is 7 ms of CPU a request, and in lanes of 8 nothing to speak of.
-    """
-
-    proxy: Hashable = None
-    verify: Any = True
-    cert: Any = None
-    lane: int = 0
-
-
-class _World:
+class World:
     """The event loop that runs this code: asyncio's or trio's."""
 
     def __init__(self) -> None:
@@ -378,7 +295,7 @@ class _Pools:
                     client = self.blocking[route] = _httpx().Client(**self.options(route))
         return client
 
-    async def async_client(self, route: Route, world: _World) -> Any:
+    async def async_client(self, route: Route, world: World) -> Any:
         clients = self.looped.get(world.loop)
         if clients is None:
             with self.lock:
@@ -479,13 +396,12 @@ def blocking_client(route: Route) -> Any:
     return _pools.client(route)
 
 
-async def async_port(client: Any, route: Route) -> AsyncPort:
+async def async_port(client: Any, route: Route, world: World) -> AsyncPort:
     """A port for `acompletion`: the caller's own client, or the one of this event loop.
 
     Raises:
         BadRequestError: the client is not an asynchronous one.
     """
-    world = _World()
     if client is not None:
         _check(client, asynchronous=True)
     return AsyncPort(client or await _pools.async_client(route, world), world)
@@ -497,65 +413,3 @@ def _check(client: Any, *, asynchronous: bool) -> None:
         raise BadRequestError(
             f"client must be an httpx or httpx2 {wanted}, not {type(client).__name__}", param="client"
         )
-
-
-# What comes back
-
-
-def failure(error: Exception, watch: Watch) -> APIError | None:
-    """The error of ours for an exception of the HTTP library; None for one that is not the network's fault.
-
-    By names, for httpx and httpx2 have the same ones and neither has to be imported for the other.
-    """
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if isinstance(error, APIError):
-        return error
-    if watch.fired is not None:
-        return watch.timeout()
-    if "TimeoutException" in names:
-        # The library keeps the time until the headers; later only where the watchdog cannot.
-        slow_connect = "ConnectTimeout" in names and watch.limits["connect"] == watch.timeouts.connect
-        return watch.timeout("connect" if slow_connect else None)
-    if names & {"InvalidURL", "UnsupportedProtocol"}:
-        return BadRequestError(f"{error} ({type(error).__name__})", param="api_base")
-    if "DecodingError" in names:
-        return APIResponseValidationError(f"the body cannot be decompressed: {error}")
-    if "ConnectError" in names:
-        cause = _cause(error)
-        where = getattr(getattr(error, "_request", None), "url", None)
-        why = str(cause) or "the connection failed"
-        # Another attempt at the same certificate ends the same way; a server that hung up may have been starting.
-        untrusted = type(cause).__name__ in ("SSLError", "SSLCertVerificationError")
-        return APIConnectionError(
-            f"no connection to {where.netloc.decode()}: {why}" if where is not None else why,
-            code="tls" if untrusted else None,
-        )
-    if names & {"HTTPError", "StreamError"} or isinstance(error, OSError):
-        return APIConnectionError(f"{str(_cause(error)) or 'the connection failed'} ({type(error).__name__})")
-    return None
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The word of the system in a chain of wrapped errors, or else the first that says anything."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        inner = link.exceptions[0] if isinstance(link, BaseExceptionGroup) else None
-        link = inner or link.__cause__ or link.__context__
-    system = (each for each in chain if isinstance(each, OSError) and each.errno is not None)
-    return next(system, None) or next((each for each in chain if str(each)), error)
-
-
-REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id", "x-generation-id")
-
-
-def request_id(headers: Headers) -> str | None:
-    """The provider's id of the request."""
-    return next((headers[name] for name in REQUEST_IDS if name in headers), None)
-
-
-def media_type(headers: Headers) -> str:
-    """The content-type without its parameters, in lower case; "" if there is none."""
-    kind: str = headers.get("content-type", "")
-    return kind.partition(";")[0].strip().lower()

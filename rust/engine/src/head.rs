@@ -1,0 +1,72 @@
+//! The head of a response.
+
+use crate::error::{Error, Kind};
+
+/// Bytes that a head may have.
+pub(crate) const MAX_HEAD: usize = 128 << 10;
+const MAX_HEADERS: usize = 256;
+
+/// Status and headers of a response.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub status: u16,
+    pub reason: String,
+    /// As they came; values are Latin-1.
+    pub headers: Vec<(String, String)>,
+    pub(crate) persistent: bool,
+}
+
+impl Head {
+    /// The head at the beginning of `bytes` and its length; None if it is not complete.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, Error> {
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut response = httparse::Response::new(&mut headers);
+        match response.parse(bytes) {
+            Ok(httparse::Status::Partial) if bytes.len() > MAX_HEAD => {
+                Err(malformed(format!("the response's head is over {MAX_HEAD} bytes")))
+            }
+            Ok(httparse::Status::Partial) => Ok(None),
+            Ok(httparse::Status::Complete(length)) => {
+                let mut head = Self {
+                    status: response.code.unwrap_or_default(),
+                    reason: response.reason.unwrap_or_default().to_owned(),
+                    headers: response
+                        .headers
+                        .iter()
+                        .map(|header| (header.name.to_owned(), header.value.iter().map(|byte| *byte as char).collect()))
+                        .collect(),
+                    persistent: false,
+                };
+                let (close, keep) = (head.lists("connection", "close"), head.lists("connection", "keep-alive"));
+                head.persistent = !close && (response.version == Some(1) || keep);
+                Ok(Some((head, length)))
+            }
+            Err(httparse::Error::TooManyHeaders) => {
+                Err(malformed(format!("the response has more than {MAX_HEADERS} headers")))
+            }
+            Err(error) => {
+                let shown = String::from_utf8_lossy(bytes.get(..bytes.len().min(60)).unwrap_or_default());
+                Err(malformed(format!("this is no HTTP response ({error}): {shown:?}")))
+            }
+        }
+    }
+
+    /// The value of a header; repeated ones joined by commas.
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
+        let found: Vec<_> = self.values(name).collect();
+        (!found.is_empty()).then(|| found.join(","))
+    }
+
+    fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.headers.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+
+    /// Whether the list in a header has this word.
+    fn lists(&self, name: &str, word: &str) -> bool {
+        self.values(name).flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
+    }
+}
+
+fn malformed(message: String) -> Error {
+    Error::new(Kind::Malformed, message)
+}

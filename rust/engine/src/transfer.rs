@@ -1,0 +1,657 @@
+//! One request on its way over one connection, and its response.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::coding::{ACCEPTED, Coding};
+use crate::connect::Race;
+use crate::error::{Error, Kind, reason};
+use crate::framing::Framing;
+use crate::head::{Head, MAX_HEAD};
+use crate::link::{Fault, Link};
+use crate::pool::Pool;
+use crate::proxy::{Greeting, Refusal, basic};
+use crate::tls;
+use crate::url::{Origin, Url};
+use crate::wait::Want;
+
+/// Bytes that one read takes at most while the head is awaited.
+const HEAD_READ: usize = 4 << 10;
+
+/// What is sent.
+#[derive(Debug)]
+pub struct Request {
+    method: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Request {
+    /// Header values are sent as UTF-8. `host`, `content-length` and `accept-encoding` are added where they are not
+    /// given.
+    pub fn new(method: &str, url: &Url, headers: &[(String, String)], body: Vec<u8>) -> Result<Self, Error> {
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if method.is_empty() || !method.bytes().all(token) {
+            return Err(wrong(format!("{method:?} is no method")));
+        }
+        for (name, value) in headers {
+            if name.is_empty() || !name.bytes().all(token) {
+                return Err(wrong(format!("{name:?} is no header name")));
+            }
+            // The value may be a key, and stays out of the message.
+            if value.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+                return Err(wrong(format!("the header {name} has a line end or a zero byte in it")));
+            }
+        }
+        let mut headers = headers.to_vec();
+        let has =
+            |name: &str, headers: &[(String, String)]| headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(name));
+        if !has("host", &headers) {
+            headers.insert(0, ("host".to_owned(), url.origin.header()));
+        }
+        if !has("content-length", &headers)
+            && !has("transfer-encoding", &headers)
+            && (!body.is_empty() || method == "POST")
+        {
+            headers.push(("content-length".to_owned(), body.len().to_string()));
+        }
+        if !has("accept-encoding", &headers) {
+            headers.push(("accept-encoding".to_owned(), ACCEPTED.to_owned()));
+        }
+        if let Some(credentials) = url.credentials.as_ref().filter(|_| !has("authorization", &headers)) {
+            headers.push(("authorization".to_owned(), basic(credentials)));
+        }
+        Ok(Self { method: method.to_owned(), headers, body })
+    }
+
+    /// The bytes, with the whole URL in the first line where a proxy relays.
+    fn encode(&self, target: &str, relayed_by: Option<&str>) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(512 + self.body.len());
+        for part in [self.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+            bytes.extend_from_slice(part.as_bytes());
+        }
+        let login = relayed_by.map(|value| ("proxy-authorization", value));
+        let own = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in own.chain(login) {
+            for part in [name, ": ", value, "\r\n"] {
+                bytes.extend_from_slice(part.as_bytes());
+            }
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+}
+
+fn wrong(message: String) -> Error {
+    Error::new(Kind::Request, message)
+}
+
+/// What a transfer waits for, until its response begins.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// For the addresses of this host and port: see [`Transfer::resolved`].
+    Resolve(String, u16),
+    /// For its sockets: see [`Transfer::wants`], or for its time: see [`Transfer::deadline`].
+    Wait,
+    /// For nothing: the head is there.
+    Answered,
+}
+
+/// What a read gives.
+#[derive(Debug)]
+pub enum Body<'a> {
+    Data(&'a [u8]),
+    /// Nothing yet.
+    Wait,
+    End,
+}
+
+/// The connection of a transfer, for whoever wants to end it from elsewhere.
+#[derive(Clone, Debug, Default)]
+pub struct Line(Arc<Mutex<Option<Arc<TcpStream>>>>);
+
+impl Line {
+    /// Ends the connection while it is this transfer's: whoever reads from it finds its end.
+    pub fn shut(&self) {
+        if let Some(socket) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            // It may have ended by itself.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn set(&self, socket: Option<Arc<TcpStream>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = socket;
+    }
+}
+
+/// The clocks of one transfer.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// When the connection must stand.
+    pub connect: Option<Instant>,
+    /// When everything, or the next thing that counts, must have happened.
+    pub due: Option<Instant>,
+    /// The longest silence once the response has begun.
+    pub idle: Option<Duration>,
+    /// When the last bytes came.
+    pub seen: Instant,
+}
+
+enum Stage {
+    Resolve,
+    Connect(Race),
+    Greet(Link, Greeting),
+    Secure(Link),
+    /// The request is being sent, or the response's head awaited.
+    Ask(Link),
+    Read(Link),
+    Over,
+}
+
+/// One request and its response.
+pub struct Transfer {
+    pool: Arc<Pool>,
+    request: Request,
+    url: Url,
+    stage: Stage,
+    pub clocks: Clocks,
+    line: Line,
+    bytes: Vec<u8>,
+    sent: usize,
+    /// What was received and not yet looked at.
+    carry: Vec<u8>,
+    /// Whether the last read filled its buffer: there may be more, within TLS too, where no socket tells.
+    full: bool,
+    /// Whether the connection has served before. It may have been closed meanwhile, which shows only now.
+    reused: bool,
+    head: Option<Head>,
+    framing: Framing,
+    decodes: bool,
+    coding: Option<Coding>,
+    coded: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl std::fmt::Debug for Transfer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transfer").field("origin", &self.url.origin).finish_non_exhaustive()
+    }
+}
+
+impl Transfer {
+    /// A request that has not begun; `decodes` undoes the content-encoding of its response.
+    #[must_use]
+    pub fn new(pool: Arc<Pool>, request: Request, url: Url, decodes: bool) -> Self {
+        Self {
+            pool,
+            request,
+            url,
+            stage: Stage::Over,
+            clocks: Clocks { connect: None, due: None, idle: None, seen: Instant::now() },
+            line: Line::default(),
+            bytes: Vec::new(),
+            sent: 0,
+            carry: Vec::new(),
+            full: false,
+            reused: false,
+            head: None,
+            framing: Framing::UntilClose,
+            decodes,
+            coding: None,
+            coded: Vec::new(),
+            plain: Vec::new(),
+        }
+        .begun()
+    }
+
+    fn begun(mut self) -> Self {
+        self.begin(Instant::now());
+        self
+    }
+
+    fn begin(&mut self, now: Instant) {
+        let proxy = self.pool.route.proxy.as_ref().filter(|proxy| proxy.relays(&self.url.origin));
+        self.bytes = match proxy {
+            None => self.request.encode(&self.url.target, None),
+            Some(proxy) => {
+                let target = format!("http://{}{}", self.url.origin.header(), self.url.target);
+                let login = proxy.authorization();
+                let mut bytes = self.request.encode(&target, login.as_deref());
+                bytes.shrink_to_fit();
+                bytes
+            }
+        };
+        self.sent = 0;
+        self.stage = match self.pool.take(&self.url.origin, now) {
+            None => Stage::Resolve,
+            Some(link) => {
+                self.reused = true;
+                self.line.set(Some(link.socket.clone()));
+                Stage::Ask(link)
+            }
+        };
+    }
+
+    /// The server to connect to first.
+    fn first(&self) -> &Origin {
+        self.pool.route.proxy.as_ref().map_or(&self.url.origin, |proxy| &proxy.server)
+    }
+
+    /// The addresses asked for by [`Step::Resolve`].
+    pub fn resolved(&mut self, addresses: Vec<SocketAddr>, now: Instant) {
+        if matches!(self.stage, Stage::Resolve) {
+            self.stage = Stage::Connect(Race::new(addresses, now));
+        }
+    }
+
+    /// A handle on the connection.
+    #[must_use]
+    pub fn line(&self) -> Line {
+        self.line.clone()
+    }
+
+    /// The response's head, once it is there.
+    #[must_use]
+    pub fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    /// Whether the body was read to its end, or given up.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Over)
+    }
+
+    /// Whether a read finds something without waiting for the socket.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.full || !self.carry.is_empty() || !self.coded.is_empty() || self.is_over()
+    }
+
+    /// Aborts what is still going on.
+    pub fn abort(&mut self) {
+        self.line.set(None);
+        self.stage = Stage::Over;
+    }
+
+    /// The sockets it waits for.
+    #[must_use]
+    pub fn wants(&self) -> Vec<Want> {
+        match &self.stage {
+            Stage::Resolve | Stage::Over => Vec::new(),
+            Stage::Connect(race) => race.wants(),
+            Stage::Greet(link, greeting) => vec![link.want(greeting.unsent())],
+            Stage::Ask(link) => vec![link.want(self.sent < self.bytes.len())],
+            Stage::Secure(link) | Stage::Read(link) => vec![link.want(false)],
+        }
+    }
+
+    /// Until when it waits: then it is to be driven again, and fails or goes another way.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let own = match &self.stage {
+            Stage::Resolve | Stage::Greet(..) | Stage::Secure(_) => self.clocks.connect,
+            Stage::Connect(race) => earlier(self.clocks.connect, race.next()),
+            Stage::Read(_) => self.clocks.idle.and_then(|idle| self.clocks.seen.checked_add(idle)),
+            Stage::Ask(_) | Stage::Over => None,
+        };
+        earlier(own, self.clocks.due)
+    }
+
+    /// Fails if a clock has run out.
+    fn check(&self, now: Instant) -> Result<(), Error> {
+        let past = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let connecting = !matches!(self.stage, Stage::Ask(_) | Stage::Read(_) | Stage::Over);
+        if connecting && past(self.clocks.connect) {
+            return Err(Error::new(Kind::ConnectTime, format!("no connection to {} in time", self.first())));
+        }
+        if past(self.clocks.due) {
+            return Err(Error::new(Kind::DueTime, format!("no answer from {} in time", self.url.origin)));
+        }
+        let idle = self.clocks.idle.and_then(|idle| self.clocks.seen.checked_add(idle));
+        if matches!(self.stage, Stage::Read(_)) && past(idle) {
+            return Err(Error::new(Kind::IdleTime, format!("no bytes from {} in time", self.url.origin)));
+        }
+        Ok(())
+    }
+
+    /// Goes on as far as it can up to the response's head.
+    pub fn advance(&mut self, now: Instant) -> Result<Step, Error> {
+        let outcome = self.try_advance(now);
+        if outcome.is_err() {
+            self.abort();
+        }
+        outcome
+    }
+
+    fn try_advance(&mut self, now: Instant) -> Result<Step, Error> {
+        loop {
+            match std::mem::replace(&mut self.stage, Stage::Over) {
+                Stage::Over => {
+                    let gone = || Error::new(Kind::Cut, "the request was given up");
+                    return if self.head.is_some() { Ok(Step::Answered) } else { Err(gone()) };
+                }
+                Stage::Read(link) => {
+                    self.stage = Stage::Read(link);
+                    return Ok(Step::Answered);
+                }
+                Stage::Resolve => {
+                    self.stage = Stage::Resolve;
+                    self.check(now)?;
+                    let server = self.first();
+                    let Some(address) = server.address() else {
+                        return Ok(Step::Resolve(server.host.clone(), server.port));
+                    };
+                    let addresses = vec![SocketAddr::new(address, server.port)];
+                    self.resolved(addresses, now);
+                }
+                Stage::Connect(mut race) => {
+                    let socket = race.step(now).map_err(|error| self.unconnected(&reason(&error)))?;
+                    let Some(socket) = socket else {
+                        self.stage = Stage::Connect(race);
+                        self.check(now)?;
+                        return Ok(Step::Wait);
+                    };
+                    self.line.set(Some(socket.clone()));
+                    self.stage = self.connected(Link::new(socket))?;
+                }
+                Stage::Greet(mut link, mut greeting) => {
+                    let Some(proxy) = &self.pool.route.proxy else { continue };
+                    // First TLS to the proxy itself, if it wants that.
+                    let outcome = match link.handshake() {
+                        Ok(()) => greeting.go_on(&mut link, proxy, &self.url.origin),
+                        Err(fault) => Err(fault.into()),
+                    };
+                    match outcome {
+                        Ok(()) if self.url.origin.tls => {
+                            link.secure(self.pool.route.trust.connect(&self.url.origin.host)?);
+                            self.stage = Stage::Secure(link);
+                        }
+                        Ok(()) => self.stage = Stage::Ask(link),
+                        Err(Refusal::Fault(fault)) if fault.would_block() => {
+                            self.stage = Stage::Greet(link, greeting);
+                            self.check(now)?;
+                            return Ok(Step::Wait);
+                        }
+                        Err(Refusal::Fault(fault)) => return Err(Self::unsecured(fault, self.first())),
+                        Err(Refusal::Error(error)) => return Err(error),
+                    }
+                }
+                Stage::Secure(mut link) => match link.handshake() {
+                    Ok(()) => self.stage = Stage::Ask(link),
+                    Err(fault) if fault.would_block() => {
+                        self.stage = Stage::Secure(link);
+                        self.check(now)?;
+                        return Ok(Step::Wait);
+                    }
+                    Err(fault) => return Err(Self::unsecured(fault, &self.url.origin)),
+                },
+                Stage::Ask(mut link) => match self.ask(&mut link) {
+                    Ok(true) => {
+                        self.clocks.seen = now;
+                        self.stage = Stage::Read(link);
+                        self.settle();
+                        return Ok(Step::Answered);
+                    }
+                    Ok(false) => {
+                        self.stage = Stage::Ask(link);
+                        self.check(now)?;
+                        return Ok(Step::Wait);
+                    }
+                    // A connection from the pool that the server closed before it saw this request, as far as anybody
+                    // can tell: not a byte of a response came. Once more, on a connection of its own.
+                    Err(Unanswered::Closed(_)) if self.reused && self.carry.is_empty() => {
+                        drop(link);
+                        self.line.set(None);
+                        self.reused = false;
+                        self.sent = 0;
+                        self.stage = Stage::Resolve;
+                    }
+                    Err(Unanswered::Closed(reason)) => {
+                        let message = format!("{} closed the connection without an answer: {reason}", self.url.origin);
+                        return Err(Error::new(Kind::Cut, message));
+                    }
+                    Err(Unanswered::Error(error)) => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// The stage after a connection stands.
+    fn connected(&self, mut link: Link) -> Result<Stage, Error> {
+        let (origin, trust) = (&self.url.origin, &self.pool.route.trust);
+        match &self.pool.route.proxy {
+            Some(proxy) => {
+                if proxy.server.tls {
+                    link.secure(trust.connect(&proxy.server.host)?);
+                }
+                Ok(if proxy.relays(origin) {
+                    Stage::Secure(link)
+                } else {
+                    Stage::Greet(link, Greeting::new(proxy, origin))
+                })
+            }
+            None if origin.tls => {
+                link.secure(trust.connect(&origin.host)?);
+                Ok(Stage::Secure(link))
+            }
+            None => Ok(Stage::Ask(link)),
+        }
+    }
+
+    fn unconnected(&self, why: &str) -> Error {
+        let server = self.first();
+        let what = if self.pool.route.proxy.is_some() { "no connection to the proxy" } else { "no connection to" };
+        Error::new(Kind::Connect, format!("{what} {server}: {why}"))
+    }
+
+    fn unsecured(fault: Fault, server: &Origin) -> Error {
+        match fault {
+            Fault::Tls(error) => tls::failure(&error, server),
+            Fault::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Error::new(Kind::Connect, format!("no connection to {server}: it was closed during the TLS handshake"))
+            }
+            Fault::Io(error) => Error::new(Kind::Connect, format!("no connection to {server}: {}", reason(&error))),
+        }
+    }
+
+    /// Sends, and listens meanwhile: a server may answer before it has heard everything. True when the head is there.
+    fn ask(&mut self, link: &mut Link) -> Result<bool, Unanswered> {
+        let mut broken = None;
+        while let Some(rest) = self.bytes.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match link.write(rest) {
+                Ok(count) => self.sent += count,
+                Err(fault) if fault.would_block() => break,
+                Err(fault) => {
+                    // It stopped listening; it may have said why.
+                    broken = Some(fault.into_io());
+                    break;
+                }
+            }
+        }
+        if broken.is_none()
+            && let Err(fault) = link.flush()
+        {
+            broken = Some(fault.into_io());
+        }
+        loop {
+            let begin = self.carry.len();
+            self.carry.resize(begin + HEAD_READ, 0);
+            let outcome = link.read(self.carry.get_mut(begin..).unwrap_or_default());
+            self.carry.truncate(begin + *outcome.as_ref().unwrap_or(&0));
+            match outcome {
+                Ok(0) => return Err(Unanswered::Closed(broken.map_or_else(|| "it ended".to_owned(), |e| reason(&e)))),
+                Ok(count) => self.full = count == HEAD_READ,
+                Err(fault) if fault.would_block() => {
+                    return match broken {
+                        Some(error) => Err(Unanswered::Closed(reason(&error))),
+                        None => Ok(false),
+                    };
+                }
+                Err(fault) => return Err(Unanswered::Closed(reason(&fault.into_io()))),
+            }
+            while let Some((head, length)) = Head::parse(&self.carry).map_err(Unanswered::Error)? {
+                self.carry.drain(..length);
+                if head.status == 101 {
+                    let message = "the server switches protocols (status 101), unasked";
+                    return Err(Unanswered::Error(Error::new(Kind::Malformed, message)));
+                }
+                if head.status < 200 {
+                    continue; // a word in between (RFC 9110, section 15.2)
+                }
+                self.framing = Framing::of(&head, &self.request.method).map_err(Unanswered::Error)?;
+                if self.decodes && !self.framing.is_over() {
+                    let names = head.get("content-encoding").unwrap_or_default();
+                    self.coding = Coding::of(&names).map_err(Unanswered::Error)?;
+                }
+                self.head = Some(head);
+                return Ok(true);
+            }
+            if self.carry.len() > MAX_HEAD {
+                let message = format!("the response's head is over {MAX_HEAD} bytes");
+                return Err(Unanswered::Error(Error::new(Kind::Malformed, message)));
+            }
+        }
+    }
+
+    /// Gives the connection back if this response has come to its end, and forgets the request.
+    fn settle(&mut self) {
+        if !self.framing.is_over() {
+            return;
+        }
+        self.line.set(None);
+        let stage = std::mem::replace(&mut self.stage, Stage::Over);
+        let Stage::Read(link) = stage else { return };
+        let persistent = self.head.as_ref().is_some_and(|head| head.persistent);
+        // What came behind the end of the body was not asked for.
+        if persistent && self.sent == self.bytes.len() && self.carry.is_empty() {
+            self.pool.give(&self.url.origin, link, self.clocks.seen);
+        }
+        self.carry = Vec::new();
+    }
+
+    /// The next bytes of the body, read into `scratch`.
+    pub fn read<'a>(&'a mut self, scratch: &'a mut [u8]) -> Result<Body<'a>, Error> {
+        // Coded or not is settled by the head: the loop of the common case knows nothing of it.
+        if self.coding.is_some() {
+            return self.read_coded(scratch);
+        }
+        match self.receive(scratch) {
+            Ok(Received::Data(length)) => Ok(Body::Data(scratch.get(..length).unwrap_or_default())),
+            Ok(Received::Wait) => Ok(Body::Wait),
+            Ok(Received::End) => Ok(Body::End),
+            Err(error) => {
+                self.abort();
+                Err(error)
+            }
+        }
+    }
+
+    fn read_coded(&mut self, scratch: &mut [u8]) -> Result<Body<'_>, Error> {
+        self.plain.clear();
+        loop {
+            let Some(coding) = &mut self.coding else { return Ok(Body::End) };
+            if !self.coded.is_empty() {
+                let used = match coding.decode(&self.coded, &mut self.plain) {
+                    Ok(used) => used,
+                    Err(error) => {
+                        self.abort();
+                        return Err(error);
+                    }
+                };
+                self.coded.drain(..used);
+                if !self.plain.is_empty() {
+                    return Ok(Body::Data(&self.plain));
+                }
+                continue;
+            }
+            match self.receive(scratch) {
+                Ok(Received::Data(length)) => self.coded.extend_from_slice(scratch.get(..length).unwrap_or_default()),
+                Ok(Received::Wait) => return Ok(Body::Wait),
+                Ok(Received::End) => {
+                    self.coding.as_mut().map_or(Ok(()), Coding::finish)?;
+                    return Ok(Body::End);
+                }
+                Err(error) => {
+                    self.abort();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// One read, unframed.
+    fn receive(&mut self, scratch: &mut [u8]) -> Result<Received, Error> {
+        loop {
+            let Stage::Read(link) = &mut self.stage else { return Ok(Received::End) };
+            let count = if self.carry.is_empty() {
+                match link.read(scratch) {
+                    Ok(0) => return self.ended("it ended").map(|()| Received::End),
+                    Ok(count) => {
+                        self.full = count == scratch.len();
+                        count
+                    }
+                    Err(fault) if fault.would_block() => {
+                        self.full = false;
+                        self.check(Instant::now())?;
+                        return Ok(Received::Wait);
+                    }
+                    Err(fault) => return Err(Error::cut(&fault.into_io(), "in the middle of the response")),
+                }
+            } else {
+                let count = self.carry.len().min(scratch.len());
+                let (Some(from), Some(into)) = (self.carry.get(..count), scratch.get_mut(..count)) else {
+                    return Ok(Received::Wait);
+                };
+                into.copy_from_slice(from);
+                self.carry.drain(..count);
+                count
+            };
+            let taken = self.framing.take(scratch.get_mut(..count).unwrap_or_default())?;
+            let now = Instant::now();
+            self.clocks.seen = now;
+            if taken.over {
+                self.carry.extend_from_slice(scratch.get(taken.used..count).unwrap_or_default());
+                self.settle();
+            } else {
+                self.check(now)?;
+            }
+            if taken.content > 0 {
+                return Ok(Received::Data(taken.content));
+            }
+        }
+    }
+
+    /// The server closed the connection.
+    fn ended(&mut self, how: &str) -> Result<(), Error> {
+        if matches!(self.framing, Framing::UntilClose) {
+            self.abort();
+            return Ok(());
+        }
+        let message = format!("{} closed the connection in the middle of the response: {how}", self.url.origin);
+        Err(Error::new(Kind::Cut, message))
+    }
+}
+
+enum Received {
+    Data(usize),
+    Wait,
+    End,
+}
+
+/// Why there is no answer.
+enum Unanswered {
+    /// The connection was closed.
+    Closed(String),
+    Error(Error),
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
