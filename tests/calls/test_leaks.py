@@ -211,10 +211,11 @@ def test_cancelled_streams_leave_nothing(up: Upstream, options: dict[str, Any]) 
         dice = random.Random(7)
         for start in range(0, COUNT, 20):
             await asyncio.gather(*(cancelled(turn, options, dice) for turn in range(start, start + 20)))
-        await quiet(up, spare=0)  # none was read to its end
+        # No stream was read to its end; where one takes two requests, the first was, and its connection waits.
+        await quiet(up, spare=20)
 
     asyncio.run(main())
-    remains.none_since(spare=0)
+    remains.none_since(spare=20)
 
 
 def test_memory_does_not_grow(up: Upstream, options: dict[str, Any]) -> None:
