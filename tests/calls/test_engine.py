@@ -7,10 +7,12 @@ import multiprocessing
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -486,6 +488,41 @@ def test_a_file_that_holds_no_certificate_is_named(ask: Any, tmp_path: Path) -> 
     (tmp_path / "bundle.pem").write_text("nothing")
     with pytest.raises(BadRequestError, match=r"bundle\.pem.*PEM"):
         ask("https://127.0.0.1:9/v1", verify=str(tmp_path / "bundle.pem"))
+
+
+def test_the_connection_that_waited_longest_makes_room_for_the_last() -> None:
+    def ask(up: Upstream) -> Any:
+        completion("openai/hello", MESSAGES, api_key="k", api_base=up.base_url, transport="native")
+        return up
+
+    with ExitStack() as stack:
+        ups = [ask(stack.enter_context(Upstream())) for _ in range(102)]
+        last = ask(ups[-1]).stats()["connections"]
+        assert last == {"opened": 1, "open": 1}
+        ups[0].wait(lambda stats: stats["connections"]["open"] == 0)
+
+
+@pytest.mark.parametrize("transport", ["native", "httpx"])
+def test_no_more_files(transport: Any) -> None:
+    """In a process of its own, whose limit is lowered."""
+    script = f"""
+import resource
+from penstock import APIConnectionError, completion
+from penstock.replay import Upstream
+with Upstream() as up:
+    options = {{"api_base": up.base_url, "api_key": "k", "transport": "{transport}", "max_retries": 0}}
+    messages = [{{"role": "user", "content": "Hello"}}]
+    completion("openai/hello", messages, **options)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+    held = []
+    try:
+        while len(held) < 60:
+            held.append(completion("openai/hello?delay=1000", messages, stream=True, **options))
+    except APIConnectionError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert "ulimit -n" in done.stdout, done.stderr
 
 
 # What chooses it ------------------------------------------------------------------------------------------------------

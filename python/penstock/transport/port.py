@@ -151,7 +151,7 @@ def failure(error: Exception, watch: Watch) -> APIError | None:
         why = str(cause) or "the connection failed"
         # Another attempt at the same certificate ends the same way; a server that hung up may have been starting.
         untrusted = type(cause).__name__ in ("SSLError", "SSLCertVerificationError")
-        return APIConnectionError(
+        return _unconnected(
             f"no connection to {where.netloc.decode()}: {why}" if where is not None else why,
             code="tls" if untrusted else None,
         )
@@ -172,7 +172,14 @@ def _named(message: str, kind: str, watch: Watch) -> APIError:
         return BadRequestError(message, param="api_base" if kind == "url" else None)
     if kind == "coding":
         return APIResponseValidationError(f"the body cannot be decompressed: {message}")
-    return APIConnectionError(message, code="tls" if kind == "tls" else None)
+    return _unconnected(message, code="tls" if kind == "tls" else None)
+
+
+def _unconnected(message: str, code: str | None) -> APIConnectionError:
+    """The error for a connection that does not stand, with what to do where that is on this side."""
+    if "Too many open files" in message:
+        message += ": each stream holds one, and this process may have no more; `ulimit -n` raises the limit"
+    return APIConnectionError(message, code=code)
 
 
 def _cause(error: BaseException) -> BaseException:

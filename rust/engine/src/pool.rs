@@ -60,10 +60,15 @@ impl Pool {
         for links in idle.values_mut() {
             links.retain(|idle| now.saturating_duration_since(idle.since) < EXPIRY);
         }
-        idle.retain(|_, links| !links.is_empty());
-        if idle.values().map(Vec::len).sum::<usize>() < MAX_IDLE {
-            idle.entry(origin.clone()).or_default().push(Idle { link, since: now });
+        // The one that has waited longest makes room: nobody may want it any more.
+        if idle.values().map(Vec::len).sum::<usize>() >= MAX_IDLE
+            && let Some(links) = idle.values_mut().min_by_key(|links| links.first().map_or(now, |idle| idle.since))
+            && !links.is_empty()
+        {
+            links.remove(0);
         }
+        idle.retain(|_, links| !links.is_empty());
+        idle.entry(origin.clone()).or_default().push(Idle { link, since: now });
     }
 
     /// Closes what is idle; what is in use is closed when it comes back.
