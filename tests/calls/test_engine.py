@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -498,6 +500,26 @@ def test_the_connection_that_waited_longest_makes_room_for_the_last() -> None:
         last = ask(ups[-1]).stats()["connections"]
         assert last == {"opened": 1, "open": 1}
         ups[0].wait(lambda stats: stats["connections"]["open"] == 0)
+
+
+def test_no_more_files(up: Upstream) -> None:
+    """In a process of its own, whose limit is lowered."""
+    script = f"""
+import resource
+from penstock import APIConnectionError, completion
+options = {{"api_base": "{up.base_url}", "api_key": "k", "transport": "native", "max_retries": 0}}
+messages = [{{"role": "user", "content": "Hello"}}]
+completion("openai/hello", messages, **options)
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+held = []
+try:
+    while len(held) < 60:
+        held.append(completion("openai/hello?delay=1000", messages, stream=True, **options))
+except APIConnectionError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert "ulimit -n" in done.stdout, done.stderr
 
 
 # What chooses it ------------------------------------------------------------------------------------------------------
