@@ -259,14 +259,15 @@ def test_a_token_is_kept_for_its_credential(server: Server, ask: Any) -> None:
         ({"expires_in": "3600"}, 3540),
         ({"expires_in": 100}, 90),
         ({"expires_in": 0}, 0),
-        ({"expires_in": time.time() + 3600}, 3540),
-        ({"expires_in": (time.time() + 3600) * 1000}, 3540),
+        ({"expires_in": lambda: time.time() + 3600}, 3540),
+        ({"expires_in": lambda: (time.time() + 3600) * 1000}, 3540),
         ({}, 1740),
         ({"expires_in": None}, 1740),
     ],
 )
 def test_how_long_a_token_is_kept(server: Server, expires: Any, lasts: float) -> None:
-    server.answer = lambda count: (200, {"access_token": "t", **expires})
+    told = {name: value() if callable(value) else value for name, value in expires.items()}
+    server.answer = lambda count: (200, {"access_token": "t", **told})
     completion(messages=MESSAGES, **watsonx(server))
     (lease,) = tokens.kept.values()
     assert lease.until - time.time() == pytest.approx(lasts, abs=20)

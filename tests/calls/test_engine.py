@@ -514,7 +514,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
 held = []
 try:
     while len(held) < 60:
-        held.append(completion("openai/hello?delay=1000", messages, stream=True, **options))
+        held.append(completion("openai/hello?stall=2", messages, stream=True, **options))
 except APIConnectionError as error:
     print(error)
 """
