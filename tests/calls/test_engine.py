@@ -18,6 +18,7 @@ from typing import Any
 
 import certifi
 import httpx
+import orjson
 import pytest
 import trustme
 
@@ -653,3 +654,24 @@ def test_time_runs_out_over_the_engine_too(up: Upstream) -> None:
     body = {"model": "hello?first_byte=5", "messages": MESSAGES, "stream": True}
     with httpx.Client(transport=HTTPTransport(), timeout=0.2) as client, pytest.raises(httpx.ReadTimeout):
         client.post(f"{up.base_url}/chat/completions", json=body)
+
+
+def test_what_comes_while_nobody_waits_is_not_lost(tmp_path: Path) -> None:
+    """The end of a stream may be there before the reader has taken what stands before it."""
+    words = [f"w{number} " for number in range(432)]
+    choices: list[dict[str, Any]] = [{"index": 0, "delta": {"content": word}, "finish_reason": None} for word in words]
+    choices[-1]["finish_reason"] = "stop"
+    events = [b"data: " + orjson.dumps({"choices": [choice]}) + b"\n\n" for choice in choices]
+    body = b"".join(events) + b"data: [DONE]\n\n"
+    (tmp_path / "many.sse").write_bytes(body)
+
+    async def read(base_url: str) -> set[str]:
+        found = set()
+        options: dict[str, Any] = {"api_base": base_url, "api_key": "k", "stream": True}
+        for _ in range(400):
+            stream = await acompletion("openai/many?chunk=4096", MESSAGES, **options)
+            found.add("".join([chunk.choices[0].delta.content or "" async for chunk in stream]))
+        return found
+
+    with Upstream(bodies=tmp_path.iterdir()) as upstream:
+        assert asyncio.run(read(upstream.base_url)) == {"".join(words)}

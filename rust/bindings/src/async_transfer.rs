@@ -29,8 +29,8 @@ struct State {
     watched: Vec<Want>,
     /// The future that somebody awaits.
     waiter: Option<Py<PyAny>>,
-    /// What came while nobody waited: no more than one read, then it is left to the socket to hold the server back.
-    ready: Option<PyResult<Option<Py<PyAny>>>>,
+    /// Something happened while nobody waited. It is left to the socket, which holds the server back.
+    noticed: bool,
     timer: Option<(Py<PyAny>, Instant)>,
 }
 
@@ -197,13 +197,12 @@ impl AsyncTransfer {
     /// What comes next: the thing itself, or a future for it.
     fn next<'py>(slf: &Bound<'py, Self>, goal: Goal) -> PyResult<Option<Bound<'py, PyAny>>> {
         let mut state = slf.get().lock()?;
-        let outcome = match state.ready.take() {
-            Some(ready) if goal == state.goal => Some(ready),
-            // Chunks that came before somebody wanted the bare end: the decoder has seen them.
-            _ => {
-                state.goal = goal;
-                if goal == Goal::Head || state.transfer.is_pending() { Self::drive(slf, &mut state)? } else { None }
-            }
+        state.goal = goal;
+        let noticed = std::mem::take(&mut state.noticed);
+        let outcome = if goal == Goal::Head || noticed || state.transfer.is_pending() {
+            Self::drive(slf, &mut state)?
+        } else {
+            None
         };
         match outcome {
             Some(outcome) => Ok(outcome?.map(|item| item.into_bound(slf.py()))),
@@ -215,22 +214,25 @@ impl AsyncTransfer {
     fn notice(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let Ok(mut state) = slf.get().lock() else { return Ok(()) };
-        if state.waiter.is_none() && (state.goal != Goal::Chunks || state.ready.is_some()) {
+        let is_waiting = match &state.waiter {
+            // A future that was cancelled has nobody to hear what would be read.
+            Some(waiter) => !waiter.bind(py).call_method0(intern!(py, "done"))?.is_truthy()?,
+            None => false,
+        };
+        if !is_waiting {
+            state.waiter = None;
+            // Nothing is read ahead: what the decoder has seen must be what was handed out, its end above all.
+            state.noticed = true;
             return Self::unwatch_but(slf, &mut state, &[]);
         }
         let Some(outcome) = Self::drive(slf, &mut state)? else {
-            if state.waiter.is_some() {
-                Self::watch(slf, &mut state)?;
-                if let Some(deadline) = state.transfer.deadline() {
-                    Self::wake_at(slf, &mut state, deadline)?;
-                }
+            Self::watch(slf, &mut state)?;
+            if let Some(deadline) = state.transfer.deadline() {
+                Self::wake_at(slf, &mut state, deadline)?;
             }
             return Ok(());
         };
-        let Some(waiter) = state.waiter.take() else {
-            state.ready = Some(outcome);
-            return Ok(());
-        };
+        let Some(waiter) = state.waiter.take() else { return Ok(()) };
         drop(state);
         Self::fulfil(waiter.bind(py), outcome)
     }
@@ -286,7 +288,7 @@ impl AsyncTransfer {
             goal: Goal::Head,
             watched: Vec::new(),
             waiter: None,
-            ready: None,
+            noticed: false,
             timer: None,
         };
         Ok(Self { state: Mutex::new(state), line, event_loop })
@@ -338,7 +340,6 @@ impl AsyncTransfer {
         let Ok(mut state) = slf.get().lock() else { return Ok(()) };
         let rested = Self::rest(slf, &mut state);
         state.transfer.abort();
-        state.ready = None;
         let waiter = state.waiter.take();
         drop(state);
         if let Some(waiter) = waiter {
