@@ -418,7 +418,7 @@ while True:
 
 @pytest.mark.parametrize("slow", [0.0, 3.0], ids=["quick", "slow"])
 def test_kill_9_loses_the_rows_of_one_interval_at_most(
-    database: str, tmp_path: Path, gateway: Any, start: Start, slow: float
+    database: str, tmp_path: Path, gateway: Any, start: Start, until: Until, slow: float
 ) -> None:
     """Also where the database takes longer than the interval for what it is given."""
     interval = 1.0
@@ -430,7 +430,8 @@ def test_kill_9_loses_the_rows_of_one_interval_at_most(
         assert process.stdout is not None
         reader = threading.Thread(target=lines.extend, args=(process.stdout,))
         reader.start()
-        time.sleep(random.uniform(4.0, 5.0))
+        until(lambda: len(lines) > 10, 60)
+        time.sleep(random.uniform(3.0, 4.0))
         os.kill(process.pid, signal.SIGKILL)
         killed = time.monotonic()
         reader.join()
@@ -440,7 +441,7 @@ def test_kill_9_loses_the_rows_of_one_interval_at_most(
     assert start(store, gateway=type(gateway)()).close(30)
     there = set(written(store))
     lost = [at for at, name in settled if name not in there]
-    assert len(settled) > 500
+    assert len(settled) > len(lost)
     # Half a second for a machine that others use.
     assert all(at > killed - interval - 0.5 for at in lost), f"{killed - min(lost)} s"
     assert len(there) == sum(each["requests"] for each in store.spend("day"))
