@@ -309,12 +309,14 @@ impl Decoder {
     }
 }
 
-/// Reads a single response body, and appends the response as JSON text. Gives the usage it has.
+/// Reads a single response body, and appends the response as JSON text. Gives the usage it has. `model` is the name that
+/// the response gives the model, in place of its own.
 pub fn decode_response(
     family: Family,
     dialect: Dialect,
     fallback: Head,
     answer_tool: Option<String>,
+    model: Option<&str>,
     body: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<Option<Usage>, Error> {
@@ -328,6 +330,9 @@ pub fn decode_response(
         stream.answers_by(tool);
     }
     family.wire().body(body, &mut stream, &mut Nowhere)?;
+    if let Some(model) = model {
+        stream.rename(model);
+    }
     stream.write_response(out);
     Ok(stream.usage().cloned())
 }
