@@ -128,8 +128,9 @@ fn hex(digit: u8) -> u16 {
 /// Whether an escape in JSON text may be a surrogate. It may as well be an escaped backslash before the same letters: who
 /// asks does then what is always right.
 pub(crate) fn has_surrogates(json: &[u8]) -> bool {
-    memchr::memchr_iter(b'\\', json)
-        .any(|at| matches!(json.get(at + 1..at + 4), Some([b'u', b'd' | b'D', b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F'])))
+    memchr::memchr_iter(b'\\', json).any(|at| {
+        matches!(json.get(at + 1..at + 4), Some([b'u', b'd' | b'D', b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F']))
+    })
 }
 
 /// Appends `text` as a JSON string, quotes included.

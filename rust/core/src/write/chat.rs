@@ -88,17 +88,8 @@ fn write_choice(choice: &Choice<'_>, places: &mut Places, out: &mut Vec<u8>) {
 }
 
 fn write_delta(delta: &Delta<'_>, places: &mut Places, out: &mut Vec<u8>) {
-    let Delta {
-        role,
-        content,
-        reasoning_content,
-        refusal,
-        tool_calls,
-        function_call,
-        audio,
-        annotations,
-        extra,
-    } = delta;
+    let Delta { role, content, reasoning_content, refusal, tool_calls, function_call, audio, annotations, extra } =
+        delta;
     let mut object = Object::begin(out);
     if let Some(role) = role {
         quoted(*role, object.key("role"));
