@@ -1,9 +1,9 @@
 //! OpenAI's Chat Completions stream: `data: ` and a chunk for each event, `data: [DONE]` at the end.
 
-use super::{Events, Places, error_body, mend, push_json, push_str, push_text};
+use super::{Events, Places, error_body, push_str, push_text};
 use crate::chunk::{Choice, Chunk, Delta, Extra, Field, FinishReason, Function, Text, ToolCall};
 use crate::error::Error;
-use crate::json::{Object, Str};
+use crate::json::{Object, Str, write_json};
 use crate::stream::{OURS, Part, Sink};
 
 /// Writes chunks as server-sent events.
@@ -59,11 +59,7 @@ impl Sink for ChatWriter {
         field(&mut object, "service_tier", service_tier, |text, out| quoted(*text, out));
         field(&mut object, "system_fingerprint", system_fingerprint, |text, out| quoted(*text, out));
         object.list("choices", choices, |choice, out| write_choice(choice, &mut places, out));
-        field(&mut object, "usage", usage, |usage, out| {
-            let start = out.len();
-            usage.write(out);
-            mend(out, start);
-        });
+        field(&mut object, "usage", usage, |usage, out| usage.write(out));
         // Who answered in truth is not for those who know the model by another name.
         extras(&mut object, extra.iter().filter(|extra| self.model.is_none() || !OURS.contains(&extra.key.raw())));
         object.end();
@@ -81,24 +77,15 @@ fn write_choice(choice: &Choice<'_>, places: &mut Places, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
     object.number("index", index);
     write_delta(delta, places, object.key("delta"));
-    field(&mut object, "logprobs", logprobs, |json, out| push_json(out, json));
+    field(&mut object, "logprobs", logprobs, |json, out| write_json(out, json));
     object.nullable("finish_reason", finish_reason.map(FinishReason::as_str));
     extras(&mut object, extra);
     object.end();
 }
 
 fn write_delta(delta: &Delta<'_>, places: &mut Places, out: &mut Vec<u8>) {
-    let Delta {
-        role,
-        content,
-        reasoning_content,
-        refusal,
-        tool_calls,
-        function_call,
-        audio,
-        annotations,
-        extra,
-    } = delta;
+    let Delta { role, content, reasoning_content, refusal, tool_calls, function_call, audio, annotations, extra } =
+        delta;
     let mut object = Object::begin(out);
     if let Some(role) = role {
         quoted(*role, object.key("role"));
@@ -115,10 +102,10 @@ fn write_delta(delta: &Delta<'_>, places: &mut Places, out: &mut Vec<u8>) {
         write_function(function, &mut Places::default(), object.key("function_call"));
     }
     if let Some(json) = audio {
-        push_json(object.key("audio"), json);
+        write_json(object.key("audio"), json);
     }
     if let Some(json) = annotations {
-        push_json(object.key("annotations"), json);
+        write_json(object.key("annotations"), json);
     }
     extras(&mut object, extra);
     object.end();
@@ -164,7 +151,7 @@ fn field<T>(object: &mut Object<'_>, name: &str, field: &Field<T>, write: impl F
 
 fn extras<'e>(object: &mut Object<'_>, extras: impl IntoIterator<Item = &'e Extra<'e>>) {
     for Extra { key, json } in extras {
-        push_json(object.key(&key.decode()), json);
+        write_json(object.key(&key.decode()), json);
     }
 }
 
