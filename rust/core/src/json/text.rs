@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-use super::Value;
+use super::{Value, cursor::plain_len};
 
 /// A JSON string as it stands between its quotes. Its syntax has been checked, its UTF-8 has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -155,11 +155,12 @@ pub fn write_str(out: &mut Vec<u8>, text: &str) {
 /// Appends `text` as it stands between the quotes of a JSON string.
 pub(crate) fn escape(out: &mut Vec<u8>, text: &str) {
     let mut rest = text.as_bytes();
-    while let Some(place) = rest.iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\')) {
-        let (plain, [byte, after @ ..]) = rest.split_at_checked(place).unwrap_or((rest, &[])) else {
-            break;
-        };
+    loop {
+        let (plain, after) = rest.split_at_checked(plain_len(rest)).unwrap_or((rest, &[]));
         out.extend_from_slice(plain);
+        let [byte, after @ ..] = after else {
+            return;
+        };
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
@@ -175,5 +176,4 @@ pub(crate) fn escape(out: &mut Vec<u8>, text: &str) {
         }
         rest = after;
     }
-    out.extend_from_slice(rest);
 }

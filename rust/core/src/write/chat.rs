@@ -1,7 +1,7 @@
 //! OpenAI's Chat Completions stream: `data: ` and a chunk for each event, `data: [DONE]` at the end.
 
 use super::{Events, Places, error_body, push_str, push_text};
-use crate::chunk::{Choice, Chunk, Delta, Extra, Field, FinishReason, Function, Text, ToolCall};
+use crate::chunk::{Choice, Chunk, Delta, Extra, Field, FinishReason, Function, Head, Text, ToolCall};
 use crate::error::Error;
 use crate::json::{Object, Str, write_json};
 use crate::stream::{OURS, Part, Sink};
@@ -11,6 +11,9 @@ use crate::stream::{OURS, Part, Sink};
 pub struct ChatWriter {
     model: Option<String>,
     events: Events,
+    /// What every event begins with, and whom it names.
+    opening: Vec<u8>,
+    head: Head,
 }
 
 impl ChatWriter {
@@ -30,6 +33,17 @@ impl ChatWriter {
         self.events.is_empty()
     }
 
+    fn open(&mut self, head: &Head) {
+        self.opening.clear();
+        self.opening.extend_from_slice(b"data: ");
+        let mut object = Object::begin(&mut self.opening);
+        object.text("id", &head.id);
+        object.text("object", "chat.completion.chunk");
+        object.number("created", head.created);
+        object.text("model", self.model.as_deref().unwrap_or(&head.model));
+        self.head.clone_from(head);
+    }
+
     /// The end of a stream that is whole.
     pub fn done(&mut self) {
         self.events.out().extend_from_slice(b"data: [DONE]\n\n");
@@ -47,15 +61,14 @@ impl ChatWriter {
 impl Sink for ChatWriter {
     fn chunk(&mut self, chunk: &Chunk<'_>) {
         let Chunk { head, service_tier, system_fingerprint, choices, usage, extra } = chunk;
+        if self.opening.is_empty() || **head != self.head {
+            self.open(head);
+        }
         let out = self.events.out();
         let start = out.len();
         let mut places = Places::default();
-        out.extend_from_slice(b"data: ");
-        let mut object = Object::begin(out);
-        object.text("id", &head.id);
-        object.text("object", "chat.completion.chunk");
-        object.number("created", head.created);
-        object.text("model", self.model.as_deref().unwrap_or(&head.model));
+        out.extend_from_slice(&self.opening);
+        let mut object = Object::resume(out);
         field(&mut object, "service_tier", service_tier, |text, out| quoted(*text, out));
         field(&mut object, "system_fingerprint", system_fingerprint, |text, out| quoted(*text, out));
         object.list("choices", choices, |choice, out| write_choice(choice, &mut places, out));
@@ -141,7 +154,7 @@ fn write_function(function: &Function<'_>, places: &mut Places, out: &mut Vec<u8
     object.end();
 }
 
-fn field<T>(object: &mut Object<'_>, name: &str, field: &Field<T>, write: impl FnOnce(&T, &mut Vec<u8>)) {
+fn field<T>(object: &mut Object<'_>, name: &'static str, field: &Field<T>, write: impl FnOnce(&T, &mut Vec<u8>)) {
     match field {
         Field::Absent => {}
         Field::Null => object.null(name),
@@ -151,7 +164,7 @@ fn field<T>(object: &mut Object<'_>, name: &str, field: &Field<T>, write: impl F
 
 fn extras<'e>(object: &mut Object<'_>, extras: impl IntoIterator<Item = &'e Extra<'e>>) {
     for Extra { key, json } in extras {
-        write_json(object.key(&key.decode()), json);
+        write_json(object.given(&key.decode()), json);
     }
 }
 
