@@ -289,7 +289,7 @@ class Router:
         for group in self._groups.values():
             rules = [member.rules for member in group.members]
             group.filters = enable_tag_filtering if enable_tag_filtering is not None else any(r["tags"] for r in rules)
-            _weigh(rules)
+            weigh(rules)
             for rule in rules:
                 rule["tags"] = rule["tags"] if group.filters else []
                 rule["max_prompt"] = rule["max_prompt"] if enable_pre_call_checks else None
@@ -810,7 +810,7 @@ def _price(model: str, given: Mapping[str, Any], *, listed: bool) -> float | Non
     return None
 
 
-def _weigh(rules: Sequence[dict[str, Any]]) -> None:
+def weigh(rules: Sequence[dict[str, Any]]) -> None:
     """Gives each its share: its weight where any has one, else what it may be asked, where all say that."""
     if any(rule["weight"] is not None for rule in rules):
         shares = [1.0 if rule["weight"] is None else rule["weight"] for rule in rules]
