@@ -51,6 +51,11 @@ impl Link {
         self.layers.push(layer);
     }
 
+    /// Whether no TLS is around it.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.layers.is_empty()
+    }
+
     /// Goes on with the handshake of the last layer.
     pub(crate) fn handshake(&mut self) -> Result<(), Fault> {
         let Some((layer, below)) = self.layers.split_last_mut() else { return Ok(()) };

@@ -36,6 +36,12 @@ impl<'a> Str<'a> {
         (!self.escaped).then_some(self.raw)
     }
 
+    /// Whether an escape in it may be half of a character, whose other half is not with it.
+    #[must_use]
+    pub fn has_surrogates(self) -> bool {
+        self.escaped && has_surrogates(self.raw)
+    }
+
     /// The bytes meant, for comparing with names.
     #[must_use]
     pub fn bytes(self) -> Cow<'a, [u8]> {
@@ -119,24 +125,43 @@ fn hex(digit: u8) -> u16 {
     char::from(digit).to_digit(16).and_then(|value| u16::try_from(value).ok()).unwrap_or(0)
 }
 
+/// Whether an escape in JSON text may be a surrogate. It may as well be an escaped backslash before the same letters: who
+/// asks does then what is always right.
+pub(crate) fn has_surrogates(json: &[u8]) -> bool {
+    memchr::memchr_iter(b'\\', json).any(|at| {
+        matches!(json.get(at + 1..at + 4), Some([b'u', b'd' | b'D', b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F']))
+    })
+}
+
 /// Appends `text` as a JSON string, quotes included.
 pub fn write_str(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    for byte in text.bytes() {
+    escape(out, text);
+    out.push(b'"');
+}
+
+/// Appends `text` as it stands between the quotes of a JSON string.
+pub(crate) fn escape(out: &mut Vec<u8>, text: &str) {
+    let mut rest = text.as_bytes();
+    while let Some(place) = rest.iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\')) {
+        let (plain, [byte, after @ ..]) = rest.split_at_checked(place).unwrap_or((rest, &[])) else {
+            break;
+        };
+        out.extend_from_slice(plain);
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
-            0..0x20 => {
+            _ => {
                 const HEX: &[u8; 16] = b"0123456789abcdef";
                 out.extend_from_slice(b"\\u00");
                 out.extend(HEX.get(usize::from(byte >> 4)));
                 out.extend(HEX.get(usize::from(byte & 15)));
             }
-            _ => out.push(byte),
         }
+        rest = after;
     }
-    out.push(b'"');
+    out.extend_from_slice(rest);
 }

@@ -231,7 +231,7 @@ pub(crate) fn single(dialect: Dialect, body: &[u8]) -> Result<(Value, Option<Usa
 /// The same for any family.
 pub(crate) fn single_of(family: Family, dialect: Dialect, body: &[u8]) -> Result<(Value, Option<Usage>), Error> {
     let mut out = Vec::new();
-    let usage = decode_response(family, dialect, options().fallback, None, body, &mut out)?;
+    let usage = decode_response(family, dialect, options().fallback, None, None, body, &mut out)?;
     Ok((serde_json::from_slice(&out).unwrap(), usage))
 }
 
