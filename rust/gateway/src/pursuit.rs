@@ -2,6 +2,7 @@
 //! answers. The rules are core's; here they meet sockets.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -219,9 +220,16 @@ impl Pursuit {
         };
         let model = deployment.model(&group.table, &self.ask.model).into_owned();
         let plan = self.plan(&deployment, &model).await?;
-        let (from, secrets) = (Instant::now(), secrets(&plan.headers));
+        let (mut from, secrets) = (Instant::now(), secrets(&plan.headers));
         let mut status = None;
-        let mut failed = match self.exchange(&deployment, plan, from, &mut status).await {
+        let mut given = self.exchange(&deployment, plan, from, &mut status).await;
+        if given.as_ref().is_err_and(|failed| refuses_stream_options(failed, &deployment)) {
+            // It is remembered, and the same is asked for without.
+            from = Instant::now();
+            let plan = self.plan(&deployment, &model).await?;
+            given = self.exchange(&deployment, plan, from, &mut status).await;
+        }
+        let mut failed = match given {
             Ok((given, mut told)) => {
                 told.headers.push(("x-penstock-deployment", deployment.table.id.clone()));
                 told.headers.push(("x-penstock-model", model.clone()));
@@ -283,16 +291,19 @@ impl Pursuit {
                 let message = format!("the deployment {} has no embeddings to pass on", deployment.table.id);
                 return Err(Problem::of_field("model", message));
             };
-            let body = self.ask.plain(model, &Plain::default(), self.operation).unwrap_or_default();
+            let body = self.ask.plain(model, &Plain::default(), false).unwrap_or_default();
             return Ok(Plan::new(url.clone(), place.headers.clone(), body, family, dialect));
         }
         let own = match self.operation {
             Operation::Messages => family == Family::Anthropic,
             _ => family == Family::Chat,
         };
+        let asks = self.operation == Operation::Chat
+            && deployment.table.plain.as_ref().is_some_and(|plain| plain.stream_options)
+            && !deployment.tells_no_usage.load(Ordering::Relaxed);
         if own
             && let (Some(url), Some(plain)) = (&deployment.plain, &deployment.table.plain)
-            && let Some(body) = self.ask.plain(model, plain, self.operation)
+            && let Some(body) = self.ask.plain(model, plain, asks)
         {
             let plan = Plan::new(url.clone(), plain.headers.clone(), body, family, dialect);
             return Ok(Plan { same: self.operation == Operation::Messages, ..plan });
@@ -493,6 +504,15 @@ async fn refusal(upstream: &mut Upstream, head: &penstock_engine::head::Head) ->
         _ => None,
     };
     Failed { advice, ..error.into() }
+}
+
+/// Whether an upstream has refused to be asked for the usage of a stream, for the first time.
+fn refuses_stream_options(failed: &Failed, deployment: &Deployment) -> bool {
+    let Error { message, details, .. } = &failed.problem.error;
+    let named = |text: &[u8]| memchr::memmem::find(text, b"stream_options").is_some();
+    matches!(details.status, Some(400 | 422))
+        && (named(message.as_bytes()) || named(&details.body) || details.param.as_deref() == Some("stream_options"))
+        && !deployment.tells_no_usage.swap(true, Ordering::Relaxed)
 }
 
 /// Values of headers that nobody may read in an error: some servers repeat them.

@@ -149,6 +149,8 @@ pub(crate) struct Deployment {
     pub(crate) pool: Arc<Pool>,
     pub(crate) plain: Option<Url>,
     pub(crate) embeddings: Option<Url>,
+    /// It has refused to be asked for the usage of a stream.
+    pub(crate) tells_no_usage: AtomicBool,
 }
 
 impl State {
@@ -270,7 +272,8 @@ impl Deployment {
         let url = |text: &str| Url::parse(text).map_err(|error| error.message);
         let plain = table.plain.as_ref().map(|plain| url(&plain.url)).transpose()?;
         let embeddings = table.embeddings.as_ref().map(|place| url(&place.url)).transpose()?;
-        Ok(Self { table, family, dialect, pool, plain, embeddings })
+        let tells_no_usage = AtomicBool::new(false);
+        Ok(Self { table, family, dialect, pool, plain, embeddings, tells_no_usage })
     }
 
     fn rules(&self) -> policy::Deployment {
