@@ -66,6 +66,14 @@ impl Operation {
     }
 }
 
+impl Plain {
+    /// Whether a request with this field is plain.
+    fn passes(&self, name: &str) -> bool {
+        !self.refuses.contains(name)
+            && (matches!(name, "messages" | "stream") || self.takes.as_ref().is_none_or(|takes| takes.contains(name)))
+    }
+}
+
 /// A request's body, and what is said in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Ask {
@@ -194,42 +202,36 @@ impl Ask {
         (prompt, prompt.saturating_add(self.longest))
     }
 
-    /// The body for an upstream that calls the model so; None where it has to be put otherwise.
+    /// The body for an upstream that calls the model so; None where it has to be put otherwise. A field that is null is
+    /// as if it were not there.
     pub(crate) fn plain(&self, model: &str, plain: &Plain, operation: Operation) -> Option<Vec<u8>> {
-        if self.fields.iter().any(|field| plain.refuses.contains(&field.name)) {
-            return None;
-        }
         let mut out = Vec::with_capacity(self.body.len() + 64);
         out.extend_from_slice(b"{\"model\":");
         write_str(&mut out, model);
-        let asks = operation == Operation::Chat && self.stream && plain.stream_options;
+        let chat = operation == Operation::Chat;
+        let asks = chat && self.stream && plain.stream_options;
+        let mut named: Vec<&str> = Vec::with_capacity(self.fields.len());
         for field in &self.fields {
-            if field.name == "model" || (asks && field.name == "stream_options") {
+            let value = self.body.get(field.value.clone()).unwrap_or_default();
+            let unsaid = value == b"null" || (field.name == "stream" && value == b"false");
+            if unsaid || field.name == "model" || (chat && field.name == "stream_options") {
                 continue;
             }
-            out.push(b',');
-            write_str(&mut out, &field.name);
-            out.push(b':');
-            out.extend_from_slice(self.body.get(field.value.clone()).unwrap_or_default());
+            if !plain.passes(&field.name) {
+                return None;
+            }
+            let name = plain.renames.get(&field.name).unwrap_or(&field.name).as_str();
+            if named.contains(&name) {
+                return None; // two names of one thing, which may differ
+            }
+            named.push(name);
+            write_field(&mut out, name, value);
         }
-        if asks {
-            out.extend_from_slice(b",\"stream_options\":{\"include_usage\":true");
-            let given = self.options.clone().and_then(|options| self.body.get(options)).unwrap_or_default();
-            // It was read as an object once.
-            let _ = Cursor::new(given).object(|cursor, key| {
-                let value = cursor.skip()?;
-                if key.raw() != b"include_usage" {
-                    out.push(b',');
-                    write_str(&mut out, &key.decode());
-                    out.push(b':');
-                    out.extend_from_slice(value);
-                }
-                Ok(())
-            });
-            out.push(b'}');
+        if chat && self.stream {
+            self.write_options(&mut out, asks);
         }
         for (name, value) in &plain.set {
-            if !self.fields.iter().any(|field| field.name == *name) {
+            if !named.contains(&name.as_str()) {
                 out.push(b',');
                 write_str(&mut out, name);
                 out.push(b':');
@@ -240,6 +242,36 @@ impl Ask {
         out.push(b'}');
         Some(out)
     }
+
+    /// The client's `stream_options`, with the usage asked for where it can be, and nowhere else.
+    fn write_options(&self, out: &mut Vec<u8>, asks: bool) {
+        let given = self.options.clone().and_then(|options| self.body.get(options)).unwrap_or_default();
+        let mut options = Vec::new();
+        if asks {
+            write_field(&mut options, "include_usage", b"true");
+        }
+        // It was read as an object once.
+        let _ = Cursor::new(given).object(|cursor, key| {
+            let value = cursor.skip()?;
+            if *key.bytes() != *b"include_usage" {
+                write_field(&mut options, &key.decode(), value);
+            }
+            Ok(())
+        });
+        if let Some((_, fields)) = options.split_first() {
+            out.extend_from_slice(b",\"stream_options\":{");
+            out.extend_from_slice(fields);
+            out.push(b'}');
+        }
+    }
+}
+
+/// A comma, and a field whose value is JSON.
+fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.push(b',');
+    write_str(out, name);
+    out.push(b':');
+    out.extend_from_slice(value);
 }
 
 fn asks_for_usage(options: &[u8]) -> Result<bool, JsonError> {

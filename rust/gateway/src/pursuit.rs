@@ -298,6 +298,7 @@ impl Pursuit {
             return Ok(Plan { same: self.operation == Operation::Messages, ..plan });
         }
         let task = Task::Plan {
+            id: self.account.as_ref().map_or("", Account::id).to_owned(),
             deployment: deployment.table.id.clone(),
             operation: self.operation.name(),
             model: model.to_owned(),
