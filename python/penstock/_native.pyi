@@ -508,7 +508,8 @@ class Transfer:
 class AsyncTransfer:
     """The same for an event loop that has readers; the loop's own thread does the work when the loop says so.
 
-    What has to be waited for is a future of that loop. All but `shut` is for its thread only.
+    What has to be waited for is awaited in this object itself, by one task of that loop at a time. All but `shut` is
+    for its thread only.
     """
 
     def __new__(
@@ -530,7 +531,7 @@ class AsyncTransfer:
     def send(self) -> Any:
         """Goes on to the response's headers: None when they are there.
 
-        (host, port) has to be resolved and given to `resolved`; a future has to be awaited, and gives the same.
+        (host, port) has to be resolved and given to `resolved`; this object has to be awaited, and gives the same.
         """
     def resolved(self, addresses: Sequence[tuple[str, int]]) -> None:
         """The addresses, as pairs of an IP address and a port. `send` goes on."""
@@ -539,13 +540,21 @@ class AsyncTransfer:
     def keep_time(self, idle: float | None, due: float | None) -> None:
         """From now on: seconds that a silence may last, and until everything must be over."""
     def read(self) -> Any:
-        """The next bytes of the body, None at its end, or a future for them."""
+        """The next bytes of the body, None at its end, or this object to await them."""
     def pull(self) -> Any:
-        """The next chunks of the body, None at its end, or a future for them."""
+        """The next chunks of the body, None at its end, or this object to await them."""
     def shut(self) -> None:
         """Ends the connection, from any thread: whoever waits finds the end of the body."""
     def close(self) -> None:
         """The same, and lets go of everything."""
+    def __await__(self) -> Self: ...
+    def __next__(self) -> Self: ...
+    def get_loop(self) -> Any:
+        """Of the protocol of asyncio's futures, as what follows: for the task that awaits this."""
+    def add_done_callback(self, wake: Any, /, *, context: Any = None) -> None: ...
+    def cancel(self, msg: Any = None) -> bool: ...
+    def result(self) -> None: ...
+    _asyncio_future_blocking: bool
     def _wake(self) -> None: ...
     def _ring(self) -> None: ...
 

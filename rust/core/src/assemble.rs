@@ -353,7 +353,7 @@ impl Call {
 
 fn write_extras(object: &mut Object<'_>, extras: &Extras) {
     for (name, value) in extras {
-        value.write(object.key(name));
+        value.write(object.given(name));
     }
 }
 

@@ -290,7 +290,7 @@ impl Transfer {
         match &self.stage {
             Stage::Resolve | Stage::Over => Vec::new(),
             Stage::Connect(race) => race.wants(),
-            Stage::Greet(link, greeting) => vec![link.want(greeting.unsent())],
+            Stage::Greet(link, greeting) => vec![link.want(greeting.unsent() && !link.is_handshaking())],
             Stage::Ask(link) => vec![link.want(self.sent < self.bytes.len())],
             Stage::Secure(link) | Stage::Read(link) => vec![link.want(false)],
         }
@@ -497,6 +497,10 @@ impl Transfer {
                         Some(error) => Err(Unanswered::Closed(reason(&error))),
                         None => Ok(false),
                     };
+                }
+                // Who wants a client's certificate says so after the handshake (RFC 8446, section 6.2).
+                Err(Fault::Tls(error)) if !self.reused && self.carry.is_empty() => {
+                    return Err(Unanswered::Error(tls::failure(&error, &self.url.origin)));
                 }
                 Err(fault) => return Err(Unanswered::Closed(reason(&fault.into_io()))),
             }

@@ -8,7 +8,7 @@ mod value;
 pub use cursor::{Cursor, JsonError, Kind, Number};
 pub(crate) use object::Object;
 pub use text::{Str, write_str};
-pub(crate) use text::{escape, has_surrogates};
+pub(crate) use text::{escape, write_json};
 pub use value::Value;
 
 pub type Result<T> = std::result::Result<T, JsonError>;

@@ -1,9 +1,9 @@
 //! OpenAI's Chat Completions stream: `data: ` and a chunk for each event, `data: [DONE]` at the end.
 
-use super::{Events, Places, error_body, mend, push_json, push_str, push_text};
-use crate::chunk::{Choice, Chunk, Delta, Extra, Field, FinishReason, Function, Text, ToolCall};
+use super::{Events, Places, error_body, push_str, push_text};
+use crate::chunk::{Choice, Chunk, Delta, Extra, Field, FinishReason, Function, Head, Text, ToolCall};
 use crate::error::Error;
-use crate::json::{Object, Str};
+use crate::json::{Object, Str, write_json};
 use crate::stream::{OURS, Part, Sink};
 
 /// Writes chunks as server-sent events.
@@ -11,6 +11,9 @@ use crate::stream::{OURS, Part, Sink};
 pub struct ChatWriter {
     model: Option<String>,
     events: Events,
+    /// What every event begins with, and whom it names.
+    opening: Vec<u8>,
+    head: Head,
 }
 
 impl ChatWriter {
@@ -30,6 +33,17 @@ impl ChatWriter {
         self.events.is_empty()
     }
 
+    fn open(&mut self, head: &Head) {
+        self.opening.clear();
+        self.opening.extend_from_slice(b"data: ");
+        let mut object = Object::begin(&mut self.opening);
+        object.text("id", &head.id);
+        object.text("object", "chat.completion.chunk");
+        object.number("created", head.created);
+        object.text("model", self.model.as_deref().unwrap_or(&head.model));
+        self.head.clone_from(head);
+    }
+
     /// The end of a stream that is whole.
     pub fn done(&mut self) {
         self.events.out().extend_from_slice(b"data: [DONE]\n\n");
@@ -47,23 +61,18 @@ impl ChatWriter {
 impl Sink for ChatWriter {
     fn chunk(&mut self, chunk: &Chunk<'_>) {
         let Chunk { head, service_tier, system_fingerprint, choices, usage, extra } = chunk;
+        if self.opening.is_empty() || **head != self.head {
+            self.open(head);
+        }
         let out = self.events.out();
         let start = out.len();
         let mut places = Places::default();
-        out.extend_from_slice(b"data: ");
-        let mut object = Object::begin(out);
-        object.text("id", &head.id);
-        object.text("object", "chat.completion.chunk");
-        object.number("created", head.created);
-        object.text("model", self.model.as_deref().unwrap_or(&head.model));
+        out.extend_from_slice(&self.opening);
+        let mut object = Object::resume(out);
         field(&mut object, "service_tier", service_tier, |text, out| quoted(*text, out));
         field(&mut object, "system_fingerprint", system_fingerprint, |text, out| quoted(*text, out));
         object.list("choices", choices, |choice, out| write_choice(choice, &mut places, out));
-        field(&mut object, "usage", usage, |usage, out| {
-            let start = out.len();
-            usage.write(out);
-            mend(out, start);
-        });
+        field(&mut object, "usage", usage, |usage, out| usage.write(out));
         // Who answered in truth is not for those who know the model by another name.
         extras(&mut object, extra.iter().filter(|extra| self.model.is_none() || !OURS.contains(&extra.key.raw())));
         object.end();
@@ -81,7 +90,7 @@ fn write_choice(choice: &Choice<'_>, places: &mut Places, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
     object.number("index", index);
     write_delta(delta, places, object.key("delta"));
-    field(&mut object, "logprobs", logprobs, |json, out| push_json(out, json));
+    field(&mut object, "logprobs", logprobs, |json, out| write_json(out, json));
     object.nullable("finish_reason", finish_reason.map(FinishReason::as_str));
     extras(&mut object, extra);
     object.end();
@@ -106,10 +115,10 @@ fn write_delta(delta: &Delta<'_>, places: &mut Places, out: &mut Vec<u8>) {
         write_function(function, &mut Places::default(), object.key("function_call"));
     }
     if let Some(json) = audio {
-        push_json(object.key("audio"), json);
+        write_json(object.key("audio"), json);
     }
     if let Some(json) = annotations {
-        push_json(object.key("annotations"), json);
+        write_json(object.key("annotations"), json);
     }
     extras(&mut object, extra);
     object.end();
@@ -145,7 +154,7 @@ fn write_function(function: &Function<'_>, places: &mut Places, out: &mut Vec<u8
     object.end();
 }
 
-fn field<T>(object: &mut Object<'_>, name: &str, field: &Field<T>, write: impl FnOnce(&T, &mut Vec<u8>)) {
+fn field<T>(object: &mut Object<'_>, name: &'static str, field: &Field<T>, write: impl FnOnce(&T, &mut Vec<u8>)) {
     match field {
         Field::Absent => {}
         Field::Null => object.null(name),
@@ -155,7 +164,7 @@ fn field<T>(object: &mut Object<'_>, name: &str, field: &Field<T>, write: impl F
 
 fn extras<'e>(object: &mut Object<'_>, extras: impl IntoIterator<Item = &'e Extra<'e>>) {
     for Extra { key, json } in extras {
-        push_json(object.key(&key.decode()), json);
+        write_json(object.given(&key.decode()), json);
     }
 }
 

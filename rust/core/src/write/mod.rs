@@ -12,7 +12,7 @@ pub use chat::ChatWriter;
 
 use crate::chunk::Text;
 use crate::error::{Class, Error};
-use crate::json::{Object, Str, Value, escape, has_surrogates};
+use crate::json::{Object, Str, escape};
 use crate::stream::Part;
 
 /// Appends OpenAI's JSON document for an error. What the provider calls it stays; what it does not say, OpenAI's names
@@ -154,24 +154,4 @@ fn push_str(out: &mut Vec<u8>, text: Str<'_>) {
     } else {
         escape(out, &text.decode());
     }
-}
-
-/// Appends JSON text as it came, if nothing in it can break the event or its reader.
-fn push_json(out: &mut Vec<u8>, json: &[u8]) {
-    let start = out.len();
-    out.extend_from_slice(json);
-    mend(out, start);
-}
-
-/// Makes one line of valid UTF-8 of the JSON text from `start` on.
-fn mend(out: &mut Vec<u8>, start: usize) {
-    let json = out.get(start..).unwrap_or_default();
-    if memchr::memchr2(b'\n', b'\r', json).is_none() && std::str::from_utf8(json).is_ok() && !has_surrogates(json) {
-        return;
-    }
-    let mut line = Vec::with_capacity(json.len());
-    // The text was read as JSON once: this cannot fail.
-    Value::parse(json).unwrap_or(Value::Null).write(&mut line);
-    out.truncate(start);
-    out.append(&mut line);
 }
