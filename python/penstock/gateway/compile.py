@@ -121,11 +121,14 @@ def tables_of(config: Config, *, allow_unauthenticated: bool = False) -> Compile
     hooks = _hooks(config)
     entries = list(_entries(config))
     _name(config, entries)
+    wrong = {problem.place[:2] for problem in config.errors}
     for entry in entries:
-        _compile(config, entry, hooks=bool(hooks))
+        if entry.place not in wrong:  # else it would say the same again, in other words
+            _compile(config, entry, hooks=bool(hooks))
     groups = _groups(config, entries)
     aliases = _aliases(config, groups)
     fallbacks = _fallbacks(config, groups, aliases)
+    config.sort()
     general, router = config.values["general_settings"], config.values["router_settings"]
     if config.errors:
         return None
@@ -164,7 +167,7 @@ def _served(entry: _Entry) -> Served:
         row["provider"],
         row["model"],
         entry.host,
-        row["plain"] is not None,
+        row["plain"] is not None and row["family"] == "chat",
         row["price"] is not None,
     )
 
@@ -501,6 +504,8 @@ def _aliases(config: Config, groups: Mapping[str, Any]) -> dict[str, str]:
 
 def _known(config: Config, place: Place, name: str, groups: Mapping[str, Any], aliases: Mapping[str, str]) -> bool:
     """Whether requests can be made by this name; if not, that is noted."""
+    if not groups:
+        return False  # which has been said
     wild = [group for group in groups if group.endswith(ANY)]
     if name in groups or name in aliases or any(name.startswith(group[:-1]) for group in wild):
         return True
