@@ -63,6 +63,7 @@ class Problem:
     where: str
     path: str
     message: str
+    place: Place = field(default=(), repr=False)
 
     def __str__(self) -> str:
         at = f"{self.path}: " if self.path else ""
@@ -94,22 +95,31 @@ class Config:
 
     def error(self, place: Place, message: str) -> None:
         """Notes what cannot be."""
-        self.problems.append(Problem("error", self.where(place), shown(place), message))
+        self.problems.append(Problem("error", self.where(place), shown(place), message, place))
 
     def warn(self, place: Place, message: str) -> None:
         """Notes what has no effect."""
-        self.problems.append(Problem("warning", self.where(place), shown(place), message))
+        self.problems.append(Problem("warning", self.where(place), shown(place), message, place))
 
     @property
     def errors(self) -> list[Problem]:
         """The problems that keep it from being used."""
         return [problem for problem in self.problems if problem.level == "error"]
 
-    def where(self, place: Place) -> str:
-        """File and line of a thing, or of what holds it."""
+    def sort(self) -> None:
+        """Puts the problems in the order of the file."""
+        self.problems.sort(key=lambda problem: self.line(problem.place))
+
+    def line(self, place: Place) -> int:
+        """The line of a thing, or of what holds it; 0 for what is in no file."""
         while place and place not in self.lines:
             place = place[:-1]
-        return f"{self.file}:{self.lines[place]}" if place in self.lines else self.file
+        return self.lines.get(place, 0)
+
+    def where(self, place: Place) -> str:
+        """File and line of a thing, or of what holds it."""
+        line = self.line(place)
+        return f"{self.file}:{line}" if line else self.file
 
 
 def shown(place: Place) -> str:
@@ -273,6 +283,9 @@ def _settle(config: Config, given: Mapping[str, Any]) -> None:
         general["max_body"] = int(general["max_request_size_mb"] * (1 << 20))
     if general["redis"] is None:
         general["redis"] = _redis(router)
+    elif general["redis"]["url"] is None:
+        config.error(("general_settings", "redis"), "expected url: redis://host:6379/0")
+        general["redis"] = None
 
 
 def _redis(router: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -441,7 +454,7 @@ WELL_KNOWN = frozenset(
 SHORTEST, FEWEST = 16, 8
 """Characters that a master key has, and how many different ones."""
 
-MASTER_KEY, DATABASE_URL = "PENSTOCK_MASTER_KEY", "PENSTOCK_DATABASE_URL"
+MASTER_KEY, DATABASE = "PENSTOCK_MASTER_KEY", "PENSTOCK_DATABASE"
 
 
 def _check_master_key(config: Config, environ: Mapping[str, str]) -> None:
@@ -451,7 +464,7 @@ def _check_master_key(config: Config, environ: Mapping[str, str]) -> None:
     if general["master_key"] is None:
         general["master_key"] = environ.get(MASTER_KEY) or None
     if general["database_url"] is None:
-        general["database_url"] = environ.get(DATABASE_URL) or None
+        general["database_url"] = environ.get(DATABASE) or None
     key = general["master_key"]
     if key is None:
         return

@@ -273,7 +273,7 @@ mod tests {
     }
 
     fn put(keys: &Keys, fields: &str) {
-        let id: String = hash(SECRET).iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = key_id();
         keys.put(format!(r#"[{{"id":"{id}"{fields}}}]"#).as_bytes()).unwrap();
     }
 
@@ -309,7 +309,7 @@ mod tests {
     }
 
     fn key_id() -> String {
-        hash(SECRET).iter().map(|byte| format!("{byte:02x}")).collect()
+        hash(SECRET).map(|byte| format!("{byte:02x}")).concat()
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 use crate::account::{Account, Ending, Leased};
 use crate::ask::{Ask, Operation};
-use crate::body::{Flow, Writer};
+use crate::body::{Flow, Out};
 use crate::keys::Caller;
 use crate::planner::{self, Plan, Task};
 use crate::problem::{Problem, of_network};
@@ -291,7 +291,7 @@ impl Pursuit {
                 let message = format!("the deployment {} has no embeddings to pass on", deployment.table.id);
                 return Err(Problem::of_field("model", message));
             };
-            let body = self.ask.plain(model, &Plain::default(), false).unwrap_or_default();
+            let body = self.ask.plain(model, &Plain::default(), self.operation, false).unwrap_or_default();
             return Ok(Plan::new(url.clone(), place.headers.clone(), body, family, dialect));
         }
         let own = match self.operation {
@@ -303,12 +303,13 @@ impl Pursuit {
             && !deployment.tells_no_usage.load(Ordering::Relaxed);
         if own
             && let (Some(url), Some(plain)) = (&deployment.plain, &deployment.table.plain)
-            && let Some(body) = self.ask.plain(model, plain, asks)
+            && let Some(body) = self.ask.plain(model, plain, self.operation, asks)
         {
             let plan = Plan::new(url.clone(), plain.headers.clone(), body, family, dialect);
             return Ok(Plan { same: self.operation == Operation::Messages, ..plan });
         }
         let task = Task::Plan {
+            id: self.account.as_ref().map_or("", Account::id).to_owned(),
             deployment: deployment.table.id.clone(),
             operation: self.operation.name(),
             model: model.to_owned(),
@@ -365,19 +366,21 @@ impl Pursuit {
             let mut out = Vec::with_capacity(body.len());
             let model = Some(self.ask.model.as_str());
             let usage = decode_response(family, dialect, fallback, answer_tool, model, &body, &mut out)?;
-            return Ok((Given::Whole(if same { body } else { self.operation.response(out) }, usage), told));
+            return Ok((Given::Whole(if same { body } else { self.operation.response(out)? }, usage), told));
         }
         let options = Options {
             dialect,
-            include_usage: self.ask.include_usage,
+            // A message always tells it.
+            include_usage: self.ask.include_usage || self.operation == Operation::Messages,
             max_event_size: MAX_EVENT,
             keep: false,
             fallback,
             answer_tool,
         };
         let decoder = Decoder::new(family, options.clone());
-        let writer = if same { Writer::Same(Vec::new()) } else { Writer::new(self.operation, &self.ask.model) };
-        let mut flow = Box::new(Flow::new(upstream, decoder, writer, Arc::clone(deployment)));
+        let written = || Out::Written(self.operation.writer(Some(self.ask.model.clone())));
+        let writer = if same { Out::Same(Vec::new()) } else { written() };
+        let mut flow = Box::new(Flow::new(upstream, decoder, writer, self.operation, Arc::clone(deployment)));
         let mut chunks = 0;
         if !STREAMS.contains(&kind.as_str()) {
             let data = flow.read().await?.unwrap_or_default();
