@@ -44,6 +44,10 @@ impl Head {
             Err(httparse::Error::TooManyHeaders) => {
                 Err(malformed(format!("the response has more than {MAX_HEADERS} headers")))
             }
+            // A record of TLS: an alert, or more of a handshake.
+            Err(_) if matches!(bytes, [0x15 | 0x16, 3, ..]) => {
+                Err(malformed("the server speaks TLS: is it https:// ?".to_owned()))
+            }
             Err(error) => {
                 let shown = String::from_utf8_lossy(bytes.get(..bytes.len().min(60)).unwrap_or_default());
                 Err(malformed(format!("this is no HTTP response ({error}): {shown:?}")))

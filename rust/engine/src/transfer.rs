@@ -271,6 +271,13 @@ impl Transfer {
         self.full || !self.carry.is_empty() || !self.coded.is_empty() || self.is_over()
     }
 
+    /// Whether the socket had no more to give than the last read took: its readiness is used up.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        // Within TLS a part of a record may be all that was read, with the rest still in the socket.
+        !self.full && matches!(&self.stage, Stage::Read(link) if link.is_bare())
+    }
+
     /// Aborts what is still going on.
     pub fn abort(&mut self) {
         self.line.set(None);
@@ -283,7 +290,7 @@ impl Transfer {
         match &self.stage {
             Stage::Resolve | Stage::Over => Vec::new(),
             Stage::Connect(race) => race.wants(),
-            Stage::Greet(link, greeting) => vec![link.want(greeting.unsent())],
+            Stage::Greet(link, greeting) => vec![link.want(greeting.unsent() && !link.is_handshaking())],
             Stage::Ask(link) => vec![link.want(self.sent < self.bytes.len())],
             Stage::Secure(link) | Stage::Read(link) => vec![link.want(false)],
         }
@@ -490,6 +497,10 @@ impl Transfer {
                         Some(error) => Err(Unanswered::Closed(reason(&error))),
                         None => Ok(false),
                     };
+                }
+                // Who wants a client's certificate says so after the handshake (RFC 8446, section 6.2).
+                Err(Fault::Tls(error)) if !self.reused && self.carry.is_empty() => {
+                    return Err(Unanswered::Error(tls::failure(&error, &self.url.origin)));
                 }
                 Err(fault) => return Err(Unanswered::Closed(reason(&fault.into_io()))),
             }
