@@ -81,19 +81,21 @@ pub(crate) struct Pursuit {
 struct Failed {
     problem: Problem,
     advice: Option<bool>,
-    /// Nothing was sent: the request is at fault, whoever is asked.
-    unsent: bool,
+    /// The request is at fault, whoever is asked.
+    hopeless: bool,
 }
 
 impl From<Problem> for Failed {
+    /// Nothing was sent: by our limits, or because there are no words for it.
     fn from(problem: Problem) -> Self {
-        Self { problem, advice: None, unsent: true }
+        let class = problem.error.class;
+        Self { problem, advice: None, hopeless: !class.retryable() && !class.barring() }
     }
 }
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        Self { problem: error.into(), advice: None, unsent: false }
+        Self { problem: error.into(), advice: None, hopeless: false }
     }
 }
 
@@ -130,7 +132,7 @@ impl Pursuit {
             let failure = Failure::of(&failed.problem.error, failed.advice);
             let table = &group.table;
             let following = match failed.problem.error.class {
-                _ if failed.unsent && failed.problem.error.details.code.as_deref() != Some(LIMITED) => &[][..],
+                _ if failed.hopeless => &[][..],
                 Class::ContentPolicyViolation => &table.content_policy_fallbacks,
                 Class::ContextWindowExceeded if !table.context_window_fallbacks.is_empty() => {
                     &table.context_window_fallbacks
@@ -185,7 +187,7 @@ impl Pursuit {
     fn pause(&self, failed: &Failed, retries: usize, group: &Group) -> Option<Option<f64>> {
         let failure = Failure::of(&failed.problem.error, failed.advice);
         let retries = u32::try_from(retries).unwrap_or(u32::MAX);
-        if failed.unsent || retries >= group.table.max_retries || !failure.elsewhere() {
+        if failed.hopeless || retries >= group.table.max_retries || !failure.elsewhere() {
             return None;
         }
         let pause = failure.pause(retries, group.table.max_retries, fastrand::f64(), FIRST_PAUSE);
