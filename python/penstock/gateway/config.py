@@ -311,6 +311,7 @@ class _Reader:
         """The values of a mapping, with defaults; what cannot be is noted and left out."""
         names = {name: key for key in section.keys for name in (key.name, *key.like)}
         made: dict[str, Any] = {}
+        said: dict[str, str] = {}
         if section.also is not None and isinstance(given, str):
             given = {section.keys[0].name: given}
         if given is not None and not isinstance(given, dict):
@@ -327,9 +328,10 @@ class _Reader:
                 continue
             if value is None:
                 continue  # as if it were not there
-            if key.name in made:
-                self.config.error(here, f"{name} and {key.name} are the same: leave one out")
+            if key.name in said:
+                self.config.error(here, f"{said[key.name]} and {name} are the same: leave one out")
                 continue
+            said[key.name] = name
             read = self.value(key, value, here)
             if read is not UNSET:
                 made[key.name] = read

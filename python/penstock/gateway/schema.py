@@ -3,7 +3,7 @@
 Nothing but data: a key has a kind, a default, a line for the reference, and the names by which litellm has it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
@@ -332,7 +332,7 @@ ROUTER = Section(
         Key("disable_cooldowns", FLAG, False, "Never leave a deployment alone."),
         Key("retry_after", SECONDS, 0.0, "Seconds before each retry at least."),
         Key("default_max_parallel_requests", WHOLE, None, "For deployments without max_parallel_requests."),
-        Key("default_litellm_params", MAPPING, {}, "litellm_params of all deployments that do not say otherwise."),
+        Key("default_litellm_params", PARAMS, {}, "litellm_params of all deployments that do not say otherwise."),
         Key("model_group_alias", NAMES, {}, "Other names: {alias: model_name}."),
         Key("enable_pre_call_checks", FLAG, False, "Leave out deployments whose max_input_tokens a prompt exceeds."),
         Key("enable_tag_filtering", FLAG, None, "Whether tags choose deployments; by default where any has tags."),
@@ -592,9 +592,16 @@ SCHEMA = Section(
 )
 
 
-def sections(section: Section = SCHEMA) -> Iterator[Section]:
+def sections() -> list[Section]:
     """All sections, outermost first."""
-    yield section
-    for key in section.keys:
-        if isinstance(key.kind, Section):
-            yield from sections(key.kind)
+    found: list[Section] = []
+
+    def visit(section: Section) -> None:
+        if section not in found:
+            found.append(section)
+            for key in section.keys:
+                if isinstance(key.kind, Section):
+                    visit(key.kind)
+
+    visit(SCHEMA)
+    return found
