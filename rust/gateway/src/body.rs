@@ -19,6 +19,7 @@ use tokio::time::{Instant as Moment, Sleep, sleep};
 
 use crate::account::{Account, Ending, Leased};
 use crate::ask::Operation;
+use crate::metrics::Open;
 use crate::problem::{Problem, of_network};
 use crate::state::{Deployment, Shared};
 use crate::tables::{OnDisconnect, Settings};
@@ -384,6 +385,8 @@ pub(crate) type Pending = Pin<Box<dyn Future<Output = Result<Box<Flow>, (Option<
 /// A stream as the client has it.
 pub(crate) struct Streamed {
     shared: Arc<Shared>,
+    /// Counts it.
+    _open: Open,
     stage: Stage,
     /// How long there may be none, and a timer that rings then or before.
     silence: Option<(Duration, Pin<Box<Sleep>>)>,
@@ -416,6 +419,7 @@ impl Streamed {
     ) -> Self {
         let silence = duration(silence).filter(|silence| !silence.is_zero());
         Self {
+            _open: Open::new(Arc::clone(&shared)),
             shared,
             stage: begun.map_or_else(Stage::Pending, Stage::Flowing),
             silence: silence.map(|silence| (silence, Box::pin(sleep(silence)))),

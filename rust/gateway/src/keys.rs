@@ -232,6 +232,12 @@ impl Keys {
         Ok(Caller::Key(key))
     }
 
+    /// What the key with this id is called, if it is called anything.
+    pub(crate) fn name(&self, id: &str) -> Option<String> {
+        let hash = hash_of(id).ok()?;
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(&hash)?.row().name.clone()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.known.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
