@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types rust-test pytest wheel develop fmt load bench bench-quick bench-engine callgrind report fuzz clean \
+.PHONY: help demo test lint types rust-test pytest wheel develop fmt load bench bench-quick bench-engine bench-gateway callgrind report fuzz clean \
   check-python check-cargo
 
 help: ## this list
@@ -116,7 +116,7 @@ $(LOAD): Cargo.toml $(wildcard Cargo.lock benches/load/*.toml benches/load/src/*
 
 load: $(LOAD) ## the load source that the benches read from
 
-bench: $(BENCH_VENV)/.ready $(LOAD) ## every benchmark, against the peers (about 30 minutes)
+bench: $(BENCH_VENV)/.ready $(LOAD) ## every benchmark, against the peers (about 45 minutes)
 	$(BENCH_PY) benches/parser.py
 	$(BENCH_PY) benches/families.py
 	$(BENCH_PY) benches/imports.py
@@ -124,6 +124,7 @@ bench: $(BENCH_VENV)/.ready $(LOAD) ## every benchmark, against the peers (about
 	$(BENCH_PY) benches/engine.py
 	$(BENCH_PY) benches/memory.py
 	$(BENCH_PY) benches/bulk.py
+	$(BENCH_PY) benches/gateway.py
 
 bench-quick: $(BENCH_VENV)/.ready ## the parser and the imports only (about a minute)
 	$(BENCH_PY) benches/parser.py
@@ -131,6 +132,9 @@ bench-quick: $(BENCH_VENV)/.ready ## the parser and the imports only (about a mi
 
 bench-engine: $(BENCH_VENV)/.ready $(LOAD) ## sockets to chunks, one round without the slowest (about two minutes)
 	$(BENCH_PY) benches/engine.py --quick
+
+bench-gateway: $(BENCH_VENV)/.ready $(LOAD) ## the gateways, one round with a tenth of the requests (about two minutes)
+	$(BENCH_PY) benches/gateway.py --quick
 
 callgrind: $(BENCH_VENV)/.ready | check-cargo ## instructions per chunk, in Rust and from Python
 	$(BENCH_PY) benches/callgrind.py --only penstock,split

@@ -1,4 +1,4 @@
-"""The command line: `penstock chat`, `bulk`, `providers`, `replay`, `bench`. It needs the extra `cli`."""
+"""The command line: `penstock chat`, `bulk`, `providers`, `replay`, `bench`, `keys`, `spend`; by the extra `cli`."""
 
 import sys
 

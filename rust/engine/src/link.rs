@@ -52,6 +52,11 @@ impl Link {
         self.layers.push(layer);
     }
 
+    /// Whether no TLS is around it.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.layers.is_empty()
+    }
+
     /// Whether the last layer's handshake is not done.
     pub(crate) fn is_handshaking(&self) -> bool {
         self.layers.last().is_some_and(|layer| layer.is_handshaking())

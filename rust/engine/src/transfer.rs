@@ -402,6 +402,13 @@ impl Transfer {
         self.full || !self.carry.is_empty() || !self.coded.is_empty() || shared || self.is_over()
     }
 
+    /// Whether the socket had no more to give than the last read took: its readiness is used up.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        // Within TLS a part of a record may be all that was read, with the rest still in the socket.
+        !self.full && matches!(&self.stage, Stage::Read(link) if link.is_bare())
+    }
+
     /// Aborts what is still going on.
     pub fn abort(&mut self) {
         self.line.set(None);
