@@ -453,16 +453,23 @@ impl Exchange {
         self.full || self.over || !self.rest.is_empty() || self.failure.is_some() || self.bell.has_news()
     }
 
+    /// The socket, if this one is to watch it. From here on it is rung for.
     pub(crate) fn want(&self) -> Option<Want> {
+        self.bell.set_waits(true);
+        if self.bell.has_news() {
+            self.bell.ring(); // it came since it was last read
+        }
         self.session.want(&self.bell)
     }
 
     /// Blocks until there may be something; false if the time has come.
     pub(crate) fn wait(&self, until: Option<Instant>) -> io::Result<bool> {
+        let want = self.want();
         if self.bell.take_ring() {
+            self.session.unwatch(&self.bell);
             return Ok(true);
         }
-        let Some(want) = self.want() else { return self.bell.sleep(until) };
+        let Some(want) = want else { return self.bell.sleep(until) };
         let outcome = self.session.wait(&want, &self.bell, until);
         self.session.unwatch(&self.bell);
         outcome

@@ -352,6 +352,12 @@ impl Transfer {
         }
     }
 
+    /// Whether it may come to share a connection.
+    #[must_use]
+    pub fn may_share(&self) -> bool {
+        self.bell.is_some()
+    }
+
     /// Whether it shares a connection, or waits for one to share: then what it wants may change by the others' doing.
     #[must_use]
     pub fn is_shared(&self) -> bool {
