@@ -281,7 +281,7 @@ pub(crate) fn decode_response(
 ) -> PyResult<Py<Record>> {
     let mut text = Vec::new();
     let (family, dialect) = (read_family(family)?, read_dialect(dialect)?);
-    let usage = core::decode_response(family, dialect, fallback(model), answer_tool, body.bytes(), &mut text)
+    let usage = core::decode_response(family, dialect, fallback(model), answer_tool, None, body.bytes(), &mut text)
         .map_err(|error| errors::raise(py, &error))?;
     build_response(py, &text, usage.as_ref())
 }

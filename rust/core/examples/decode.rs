@@ -1,6 +1,7 @@
 //! Decodes a file as a stream, again and again, for `make callgrind` to count the instructions of.
 //!
-//! Usage: `decode FILE READ_SIZE PASSES [FAMILY]`; a read size of 0 cuts after each event, the family is chat.
+//! Usage: `decode FILE READ_SIZE PASSES [FAMILY [WRITER]]`; a read size of 0 cuts after each event, the family is chat.
+//! A writer (chat) writes what was decoded as a stream of its own, and its bytes are taken after each read.
 
 use std::env;
 use std::error::Error;
@@ -9,6 +10,7 @@ use std::fs;
 use penstock_core::chunk::{Chunk, Field, Head, Text};
 use penstock_core::decoder::{Decoder, Dialect, Family, Options};
 use penstock_core::stream::{Part, Sink};
+use penstock_core::write::ChatWriter;
 
 /// Reads what most callers read.
 #[derive(Default)]
@@ -28,6 +30,23 @@ impl Sink for Length {
     }
 }
 
+/// What is done after each read; gives the bytes that came out of it.
+trait Taken {
+    fn taken(&mut self) -> usize;
+}
+
+impl Taken for Length {
+    fn taken(&mut self) -> usize {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Taken for ChatWriter {
+    fn taken(&mut self) -> usize {
+        self.take().len()
+    }
+}
+
 fn reads(body: &[u8], size: usize) -> Vec<&[u8]> {
     if size > 0 {
         return body.chunks(size).collect();
@@ -42,18 +61,15 @@ fn reads(body: &[u8], size: usize) -> Vec<&[u8]> {
     found
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let (file, size, passes, family) = match arguments.as_slice() {
-        [file, size, passes] => (file, size, passes, "chat"),
-        [file, size, passes, family] => (file, size, passes, family.as_str()),
-        _ => return Err("usage: decode FILE READ_SIZE PASSES [FAMILY]".into()),
-    };
-    let family: Family = family.parse().map_err(|()| "no such family")?;
-    let body = fs::read(file)?;
-    let reads = reads(&body, size.parse()?);
-    let mut length = Length::default();
-    for _ in 0..passes.parse()? {
+fn run<S: Sink + Taken>(
+    family: Family,
+    reads: &[&[u8]],
+    passes: usize,
+    mut sink: impl FnMut() -> S,
+) -> Result<usize, Box<dyn Error>> {
+    let mut total = 0;
+    for _ in 0..passes {
+        let mut sink = sink();
         let mut decoder = Decoder::new(
             family,
             Options {
@@ -65,11 +81,35 @@ fn main() -> Result<(), Box<dyn Error>> {
                 answer_tool: None,
             },
         );
-        for read in &reads {
-            decoder.feed(read, &mut length).map_err(|error| error.message)?;
+        for read in reads {
+            decoder.feed(read, &mut sink).map_err(|error| error.message)?;
+            total += sink.taken();
         }
-        decoder.finish(&mut length).map_err(|error| error.message)?;
+        decoder.finish(&mut sink).map_err(|error| error.message)?;
+        total += sink.taken();
     }
-    println!("{}", length.0);
+    Ok(total)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let [file, size, passes, options @ ..] = arguments.as_slice() else {
+        return Err("usage: decode FILE READ_SIZE PASSES [FAMILY [WRITER]]".into());
+    };
+    let (family, writer) = match options {
+        [] => ("chat", ""),
+        [family] => (*family, ""),
+        [family, writer, ..] => (*family, *writer),
+    };
+    let family: Family = family.parse().map_err(|()| "no such family")?;
+    let body = fs::read(file)?;
+    let (reads, passes) = (reads(&body, size.parse()?), passes.parse()?);
+    let total = match writer {
+        "" => run(family, &reads, passes, Length::default),
+        "chat" => run(family, &reads, passes, || ChatWriter::new(Some("alias".into()))),
+        _ => return Err("no such writer".into()),
+    }?;
+    println!("{total}");
     Ok(())
 }

@@ -7,7 +7,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use crate::chunk::{Choice, Chunk, Delta, Extra, Field, FinishReason, Function, Head, Text, ToolCall};
-use crate::json::{Value, write_str};
+use crate::json::{Object, Value};
 use crate::splice::{Delivered, Due, DueCall, Splice};
 use crate::stream::Part;
 use crate::usage::Usage;
@@ -140,17 +140,9 @@ impl Assembly {
         let mut object = Object::begin(out);
         object.text("id", &head.id);
         object.text("object", "chat.completion");
-        object.key("created").extend_from_slice(head.created.to_string().as_bytes());
+        object.number("created", head.created);
         object.text("model", &head.model);
-        let list = object.key("choices");
-        list.push(b'[');
-        for (place, message) in self.choices.iter().enumerate() {
-            if place > 0 {
-                list.push(b',');
-            }
-            message.write(list);
-        }
-        list.push(b']');
+        object.list("choices", &self.choices, Message::write);
         if let Some(usage) = usage {
             usage.write(object.key("usage"));
         }
@@ -159,7 +151,7 @@ impl Assembly {
                 object.text(name, text);
             }
         }
-        object.extras(&self.extra);
+        write_extras(&mut object, &self.extra);
         object.end();
     }
 }
@@ -274,7 +266,7 @@ impl Message {
 
     fn write(&self, out: &mut Vec<u8>) {
         let mut choice = Object::begin(out);
-        choice.key("index").extend_from_slice(self.index.to_string().as_bytes());
+        choice.number("index", self.index);
         let mut message = Object::begin(choice.key("message"));
         message.text("role", &self.role);
         message.nullable("content", self.content.as_deref());
@@ -287,15 +279,7 @@ impl Message {
             Field::Value(text) => message.text("refusal", text),
         }
         if !self.tool_calls.is_empty() {
-            let list = message.key("tool_calls");
-            list.push(b'[');
-            for (place, call) in self.tool_calls.iter().enumerate() {
-                if place > 0 {
-                    list.push(b',');
-                }
-                call.write(list);
-            }
-            list.push(b']');
+            message.list("tool_calls", &self.tool_calls, Call::write);
         }
         if let Some(function) = &self.function_call {
             function.write_function(message.key("function_call"));
@@ -305,7 +289,7 @@ impl Message {
                 value.write(message.key(name));
             }
         }
-        message.extras(&self.extra);
+        write_extras(&mut message, &self.extra);
         message.end();
         choice.nullable("finish_reason", self.finish_reason.map(FinishReason::as_str));
         match &self.logprobs {
@@ -313,7 +297,7 @@ impl Message {
             Field::Null => choice.nullable("logprobs", None),
             Field::Value(value) => value.write(choice.key("logprobs")),
         }
-        choice.extras(&self.choice_extra);
+        write_extras(&mut choice, &self.choice_extra);
         choice.end();
     }
 }
@@ -355,7 +339,7 @@ impl Call {
         if self.kind == "function" || !self.name.is_empty() {
             self.write_function(call.key("function"));
         }
-        call.extras(&self.extra);
+        write_extras(&mut call, &self.extra);
         call.end();
     }
 
@@ -367,47 +351,9 @@ impl Call {
     }
 }
 
-/// Writes one JSON object.
-struct Object<'o> {
-    out: &'o mut Vec<u8>,
-    first: bool,
-}
-
-impl<'o> Object<'o> {
-    fn begin(out: &'o mut Vec<u8>) -> Self {
-        out.push(b'{');
-        Self { out, first: true }
-    }
-
-    /// Writes a key; its value is the caller's to append.
-    fn key(&mut self, name: &str) -> &mut Vec<u8> {
-        if !std::mem::take(&mut self.first) {
-            self.out.push(b',');
-        }
-        write_str(self.out, name);
-        self.out.push(b':');
-        self.out
-    }
-
-    fn text(&mut self, name: &str, text: &str) {
-        write_str(self.key(name), text);
-    }
-
-    fn nullable(&mut self, name: &str, text: Option<&str>) {
-        match text {
-            Some(text) => self.text(name, text),
-            None => self.key(name).extend_from_slice(b"null"),
-        }
-    }
-
-    fn extras(&mut self, extras: &Extras) {
-        for (name, value) in extras {
-            value.write(self.key(name));
-        }
-    }
-
-    fn end(self) {
-        self.out.push(b'}');
+fn write_extras(object: &mut Object<'_>, extras: &Extras) {
+    for (name, value) in extras {
+        value.write(object.given(name));
     }
 }
 

@@ -61,3 +61,4 @@ mod splice;
 pub mod stream;
 pub mod usage;
 pub mod wire;
+pub mod write;

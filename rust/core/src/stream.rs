@@ -120,7 +120,7 @@ impl Place {
 }
 
 /// Extra fields that say how the provider's values differ from those of the first event.
-const OURS: [&[u8]; 2] = [b"provider_id", b"provider_model"];
+pub(crate) const OURS: [&[u8]; 2] = [b"provider_id", b"provider_model"];
 
 #[derive(Debug)]
 pub struct Stream {
@@ -273,6 +273,12 @@ impl Stream {
         self.choices.iter().any(|choice| choice.index == index && choice.spoken)
     }
 
+    /// Whether any choice has said anything yet.
+    #[must_use]
+    pub fn has_spoken_at_all(&self) -> bool {
+        self.choices.iter().any(|choice| choice.spoken)
+    }
+
     /// Whether the last event was handed out and the same one with another text may come as [`Stream::again`].
     #[must_use]
     pub fn repeatable(&self) -> bool {
@@ -389,8 +395,11 @@ impl Stream {
                 None => return,
             },
         };
+        // An escaped text that is kept is best unescaped once, for both; else it may be wanted as it is.
+        let decoded = self.assembly.is_some();
         let whole = half.is_none()
-            && matches!(&text, Text::Json(piece) if piece.unescaped().is_some_and(|piece| !piece.is_empty()));
+            && matches!(&text, Text::Json(piece) if !piece.is_empty()
+                && (piece.unescaped().is_some() || !(decoded || piece.has_surrogates())));
         let mut text = Field::Value(text);
         if (whole || settle_text(&mut text, half, false))
             && let Field::Value(text) = text
@@ -460,6 +469,11 @@ impl Stream {
     /// Keeps nothing for a response from here on, and drops what was kept.
     pub fn keep_nothing(&mut self) {
         self.assembly = None;
+    }
+
+    /// Gives the model another name, from here on: when what came so far has told its own.
+    pub(crate) fn rename(&mut self, model: &str) {
+        model.clone_into(&mut self.head.model);
     }
 
     /// Appends what has come so far as one response; false where none is kept or nothing came.

@@ -1,6 +1,6 @@
 //! One normalised usage per stream: how reports are read, which of them wins, and what they add up to.
 
-use crate::json::{Cursor, Kind, Result, Str, Value, write_str};
+use crate::json::{Cursor, Kind, Result, Str, Value, write_json, write_str};
 
 /// Whether reasoning tokens are a part of the completion tokens that a server reports, or come beside them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -220,7 +220,7 @@ fn write_others(out: &mut Vec<u8>, json: &[u8], said: &dyn Fn(&[u8]) -> bool) {
         let value = cursor.skip()?;
         if !said(&key.bytes()) {
             begin(out, key);
-            out.extend_from_slice(value);
+            write_json(out, value);
         }
         Ok(())
     });

@@ -744,7 +744,7 @@ fn a_single_answer_by_a_tool() {
         "usage": {"input_tokens": 1, "output_tokens": 2}});
     let mut out = Vec::new();
     let (dialect, tool) = (Dialect::default(), Some("answer".to_owned()));
-    decode_response(Family::Anthropic, dialect, options().fallback, tool, body.to_string().as_bytes(), &mut out)
+    decode_response(Family::Anthropic, dialect, options().fallback, tool, None, body.to_string().as_bytes(), &mut out)
         .unwrap();
     let choice = &serde_json::from_slice::<Value>(&out).unwrap()["choices"][0];
     assert_eq!(choice["finish_reason"], "stop");

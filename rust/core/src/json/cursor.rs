@@ -89,6 +89,20 @@ fn string_stops(word: u64) -> u64 {
         & HIGHS
 }
 
+/// How many bytes from the start may stand in a JSON string as they are.
+pub(super) fn plain_len(text: &[u8]) -> usize {
+    let mut rest = text;
+    while let Some((word, after)) = rest.split_first_chunk::<8>() {
+        let stops = string_stops(u64::from_le_bytes(*word));
+        if stops != 0 {
+            return text.len() - rest.len() + (stops.trailing_zeros() / 8) as usize;
+        }
+        rest = after;
+    }
+    let plain = rest.iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\')).unwrap_or(rest.len());
+    text.len() - rest.len() + plain
+}
+
 impl<'a> Cursor<'a> {
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {

@@ -1,5 +1,7 @@
 use std::borrow::Cow;
 
+use super::{Value, cursor::plain_len};
+
 /// A JSON string as it stands between its quotes. Its syntax has been checked, its UTF-8 has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Str<'a> {
@@ -34,6 +36,12 @@ impl<'a> Str<'a> {
     #[must_use]
     pub fn unescaped(self) -> Option<&'a [u8]> {
         (!self.escaped).then_some(self.raw)
+    }
+
+    /// Whether an escape in it may be half of a character, whose other half is not with it.
+    #[must_use]
+    pub fn has_surrogates(self) -> bool {
+        self.escaped && has_surrogates(self.raw)
     }
 
     /// The bytes meant, for comparing with names.
@@ -119,24 +127,53 @@ fn hex(digit: u8) -> u16 {
     char::from(digit).to_digit(16).and_then(|value| u16::try_from(value).ok()).unwrap_or(0)
 }
 
+/// Appends JSON text that was read once: as it came, if it is one line of valid UTF-8 without halves of characters, which
+/// readers refuse, and else as that.
+pub(crate) fn write_json(out: &mut Vec<u8>, json: &[u8]) {
+    if memchr::memchr2(b'\n', b'\r', json).is_none() && std::str::from_utf8(json).is_ok() && !has_surrogates(json) {
+        out.extend_from_slice(json);
+    } else {
+        Value::parse(json).unwrap_or(Value::Null).write(out);
+    }
+}
+
+/// Whether an escape in JSON text may be a surrogate. It may as well be an escaped backslash before the same letters: who
+/// asks does then what is always right.
+fn has_surrogates(json: &[u8]) -> bool {
+    memchr::memchr_iter(b'\\', json).any(|at| {
+        matches!(json.get(at + 1..at + 4), Some([b'u', b'd' | b'D', b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F']))
+    })
+}
+
 /// Appends `text` as a JSON string, quotes included.
 pub fn write_str(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    for byte in text.bytes() {
+    escape(out, text);
+    out.push(b'"');
+}
+
+/// Appends `text` as it stands between the quotes of a JSON string.
+pub(crate) fn escape(out: &mut Vec<u8>, text: &str) {
+    let mut rest = text.as_bytes();
+    loop {
+        let (plain, after) = rest.split_at_checked(plain_len(rest)).unwrap_or((rest, &[]));
+        out.extend_from_slice(plain);
+        let [byte, after @ ..] = after else {
+            return;
+        };
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
-            0..0x20 => {
+            _ => {
                 const HEX: &[u8; 16] = b"0123456789abcdef";
                 out.extend_from_slice(b"\\u00");
                 out.extend(HEX.get(usize::from(byte >> 4)));
                 out.extend(HEX.get(usize::from(byte & 15)));
             }
-            _ => out.push(byte),
         }
+        rest = after;
     }
-    out.push(b'"');
 }

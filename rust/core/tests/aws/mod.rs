@@ -252,7 +252,7 @@ pub fn assert_splits(family: Family, body: &[u8], name: &str) {
 /// A single response body.
 pub fn decode_body(family: Family, body: &[u8]) -> Result<(Value, Option<Usage>), Error> {
     let mut out = Vec::new();
-    let usage = decoder::decode_response(family, Dialect::default(), head(), None, body, &mut out)?;
+    let usage = decoder::decode_response(family, Dialect::default(), head(), None, None, body, &mut out)?;
     Ok((serde_json::from_slice(&out).unwrap(), usage))
 }
 

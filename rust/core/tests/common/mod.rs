@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test stops where it fails")]
 
+pub(crate) mod streams;
+
 use std::path::PathBuf;
 
 use penstock_core::chunk::{Choice, Chunk, Delta, Extra, Field, FinishReason, Function, Head, Text, ToolCall};
@@ -10,6 +12,7 @@ use penstock_core::decoder::{Decoder, Dialect, End, Family, decode_response};
 use penstock_core::error::Error;
 use penstock_core::stream::{Part, Sink};
 use penstock_core::usage::{Reasoning, Usage};
+use penstock_core::write::ChatWriter;
 use serde_json::{Map, Value, json};
 
 /// The recordings, which are kept outside of the repository. Says so, loudly, where they are not there.
@@ -161,17 +164,21 @@ pub(crate) struct Seen {
     pub(crate) response: Option<Value>,
     pub(crate) error: Option<Error>,
     pub(crate) ended: bool,
+    /// As the events of a chat completions stream.
+    pub(crate) written: Vec<u8>,
 }
 
 #[derive(Default)]
-struct Chunks(Vec<Value>);
+struct Chunks(Vec<Value>, ChatWriter);
 
 impl Sink for Chunks {
     fn chunk(&mut self, chunk: &Chunk<'_>) {
+        self.1.chunk(chunk);
         self.0.push(chunk_json(chunk));
     }
 
     fn again(&mut self, part: Part, text: &Text<'_>) {
+        self.1.again(part, text);
         let mut chunk = self.0.last().expect("a chunk to repeat").clone();
         assert_eq!(chunk["choices"].as_array().map(Vec::len), Some(1), "again is for one choice");
         let delta = &mut chunk["choices"][0]["delta"];
@@ -199,7 +206,9 @@ pub(crate) fn decode_pieces_of<'p>(
     let mut decoder = Decoder::new(family, options);
     let mut chunks = Chunks::default();
     let mut outcome = Ok(());
+    let mut reads = 0;
     for piece in pieces {
+        reads += 1;
         outcome = decoder.feed(piece, &mut chunks);
         if outcome.is_err() {
             break;
@@ -209,7 +218,25 @@ pub(crate) fn decode_pieces_of<'p>(
     let outcome = outcome.and_then(|()| decoder.finish(&mut chunks)).and_then(|()| decoder.finish(&mut chunks));
     let mut text = Vec::new();
     let response = decoder.write_response(&mut text).then(|| serde_json::from_slice(&text).unwrap());
-    Seen { chunks: chunks.0, usage: decoder.usage().cloned(), response, error: outcome.err(), ended: decoder.ended() }
+    let Chunks(chunks, mut writer) = chunks;
+    let written = writer.take();
+    // However it is cut, it has to be the same as this.
+    if reads == 1 {
+        assert_eq!(events(&written), chunks, "written as they are");
+    }
+    Seen { chunks, usage: decoder.usage().cloned(), response, error: outcome.err(), ended: decoder.ended(), written }
+}
+
+/// The chunks of a stream that was written, as `chunk_json` has them.
+pub(crate) fn events(written: &[u8]) -> Vec<Value> {
+    let text = std::str::from_utf8(written).expect("valid UTF-8");
+    let events = text.split_terminator("\n\n").filter(|event| *event != "data: [DONE]").map(|event| {
+        assert!(!event.contains(['\r', '\n']), "one line an event: {event}");
+        let mut chunk: Value = serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap();
+        assert_eq!(chunk.as_object_mut().unwrap().remove("object"), Some("chat.completion.chunk".into()));
+        chunk
+    });
+    events.collect()
 }
 
 pub(crate) fn decode(options: Options, body: &[u8]) -> Seen {
@@ -231,7 +258,7 @@ pub(crate) fn single(dialect: Dialect, body: &[u8]) -> Result<(Value, Option<Usa
 /// The same for any family.
 pub(crate) fn single_of(family: Family, dialect: Dialect, body: &[u8]) -> Result<(Value, Option<Usage>), Error> {
     let mut out = Vec::new();
-    let usage = decode_response(family, dialect, options().fallback, None, body, &mut out)?;
+    let usage = decode_response(family, dialect, options().fallback, None, None, body, &mut out)?;
     Ok((serde_json::from_slice(&out).unwrap(), usage))
 }
 
@@ -277,8 +304,12 @@ impl Seen {
 }
 
 fn parsed(json: &[u8]) -> Value {
-    serde_json::from_slice(json)
-        .unwrap_or_else(|_| serde_json::from_str(&String::from_utf8_lossy(json)).unwrap_or(Value::Null))
+    serde_json::from_slice(json).unwrap_or_else(|_| {
+        // Invalid UTF-8, and halves of characters: what they become is not serde's to say.
+        let mut text = Vec::new();
+        penstock_core::json::Value::parse(json).unwrap().write(&mut text);
+        serde_json::from_slice(&text).unwrap()
+    })
 }
 
 fn put<T>(object: &mut Map<String, Value>, name: &str, field: &Field<T>, value: impl Fn(&T) -> Value) {
