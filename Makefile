@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types rust-test pytest wheel develop fmt load bench bench-quick bench-engine callgrind report fuzz clean \
+.PHONY: help demo test lint types rust-test pytest wheel develop fmt load bench bench-quick bench-engine bench-gateway callgrind report fuzz clean \
   check-python check-cargo
 
 help: ## this list
@@ -63,12 +63,13 @@ $(TEST_VENV)/.ready: $(WHEELS)/.built
 	@touch $@
 
 $(VENV)/.demo: $(WHEELS)/.built
-	$(PY) $(PIP) install --quiet "$$(ls $(WHEELS)/*.whl)[cli]"
+	$(PY) $(PIP) install --quiet "$$(ls $(WHEELS)/*.whl)[proxy]"
 	$(PY) $(PIP) install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
 	@touch $@; rm -f $(VENV)/.develop
 
-demo: $(VENV)/.demo ## build the wheel, install it into .venv and stream one answer, without a key
+demo: $(VENV)/.demo ## build the wheel, install it into .venv, stream one answer, and one through the proxy, without a key
 	$(VENV)/bin/penstock chat --model "replay/hello?delay=30" "Say hello."
+	$(VENV)/bin/python -m penstock.gateway.demo
 
 test: lint types rust-test pytest ## everything a merge needs
 
@@ -116,7 +117,7 @@ $(LOAD): Cargo.toml $(wildcard Cargo.lock benches/load/*.toml benches/load/src/*
 
 load: $(LOAD) ## the load source that the benches read from
 
-bench: $(BENCH_VENV)/.ready $(LOAD) ## every benchmark, against the peers (about 30 minutes)
+bench: $(BENCH_VENV)/.ready $(LOAD) ## every benchmark, against the peers (about 45 minutes)
 	$(BENCH_PY) benches/parser.py
 	$(BENCH_PY) benches/families.py
 	$(BENCH_PY) benches/imports.py
@@ -124,6 +125,7 @@ bench: $(BENCH_VENV)/.ready $(LOAD) ## every benchmark, against the peers (about
 	$(BENCH_PY) benches/engine.py
 	$(BENCH_PY) benches/memory.py
 	$(BENCH_PY) benches/bulk.py
+	$(BENCH_PY) benches/gateway.py
 
 bench-quick: $(BENCH_VENV)/.ready ## the parser and the imports only (about a minute)
 	$(BENCH_PY) benches/parser.py
@@ -131,6 +133,9 @@ bench-quick: $(BENCH_VENV)/.ready ## the parser and the imports only (about a mi
 
 bench-engine: $(BENCH_VENV)/.ready $(LOAD) ## sockets to chunks, one round without the slowest (about two minutes)
 	$(BENCH_PY) benches/engine.py --quick
+
+bench-gateway: $(BENCH_VENV)/.ready $(LOAD) ## the gateways, one round with a tenth of the requests (about two minutes)
+	$(BENCH_PY) benches/gateway.py --quick
 
 callgrind: $(BENCH_VENV)/.ready | check-cargo ## instructions per chunk, in Rust and from Python
 	$(BENCH_PY) benches/callgrind.py --only penstock,split

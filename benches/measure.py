@@ -22,6 +22,7 @@ PEERS = (
     "penstock",
     "openai",
     "litellm",
+    "tensorzero",
     "any-llm-sdk",
     "httpx",
     "httpx-sse",

@@ -114,6 +114,58 @@ hands.{notes}
 {tables}"""
 
 
+def gateway_section(result: Result) -> str:
+    slow = result["slow"]
+    parts = []
+    for shape, found in result["cells"].items():
+        stamped = any("late p50" in cell for cell in found.values())
+        head = ["", f"us of CPU per {result['units'][shape]}", "ratio", f"{result['units'][shape]}s/s"]
+        head += ["first token, ms", "added p50 ms", "added p99 ms", "35-60 ms", *(["late, ms", "late p99"] * stamped)]
+        lines = []
+        for name, cell in found.items():
+            line = [name, *([spread(cell["cpu"]), ratio(cell["cpu"], "share")] if "cpu" in cell else ["", ""])]
+            line += [measure.figure(cell["rate"]["median"]), measure.figure(cell["p50"]["median"] / 1000)]
+            added = [cell.get(f"added {key}") for key in ("p50", "p99")] if name != "direct" else [None, None]
+            line += ["" if one is None else measure.figure(one["median"] / 1000) for one in added]
+            line += [f"{cell['delayed first']} + {cell['delayed rest']} of {cell['samples']}"]
+            if stamped:
+                line += [
+                    measure.figure(cell[key]["median"] / 1000) if key in cell else ""
+                    for key in ("late p50", "late p99")
+                ]
+            lines.append(line)
+        parts.append(f"{shape[0].upper()}{shape[1:]}:\n\n{measure.table(head, lines)}\n")
+    held = [
+        [name, measure.figure(idle), *(measure.figure(cell["each"]["max"]) for cell in open_streams(result, name))]
+        for name, idle in result["idle"].items()
+    ]
+    failed = "".join(
+        f"- `{name}`, {shape}: {message}\n"
+        for name, found in result["failures"].items()
+        for shape, message in found.items()
+    )
+    tables = "\n".join(parts)
+    return f"""## Gateways
+
+The gateway's process and its children, one worker, against a load source and a load client in processes of their own:
+the median of {result["rounds"]} rounds (and the range), CPU in user and system mode; ratios are to
+`{result["anchor"]}`. `relay` hands on bytes without looking at them, `direct` is no gateway at all. penstock checks a
+key of its store and writes a row for each request; `litellm` checks its master key and `tensorzero` none, and neither
+keeps accounts here. "35-60 ms" counts first tokens, and rests of streams, that took so long: where streams are alone,
+that is a delayed acknowledgement. "Late" is from the server's write of a text to the client's reading.
+`{"`, `".join(slow["names"])}` gets one request where others get {slow["share"]}, and as many fewer streams at once.
+
+{tables}
+{measure.table(["", "idle MiB", "KiB per open stream"], held)}
+{failed}"""
+
+
+def open_streams(result: Result, name: str) -> list[dict[str, Any]]:
+    """The figures of a gateway with many open streams, if it has any."""
+    cells = [found for shape, found in result["cells"].items() if "open streams" in shape]
+    return [found[name] for found in cells if "each" in found.get(name, {})] or [{"each": {"max": 0.0}}]
+
+
 def imports_section(result: Result) -> str:
     rows = [
         [name, spread(cell["cpu"]), measure.figure(cell["memory"]["median"])] for name, cell in result["cells"].items()
@@ -166,6 +218,7 @@ SECTIONS = {
     "engine": engine_section,
     "imports": imports_section,
     "memory": memory_section,
+    "gateway": gateway_section,
     "callgrind": callgrind_section,
 }
 
@@ -181,6 +234,12 @@ def summary(results: dict[str, Result]) -> str:
             result = results[name]
             rows = across({"": result["cells"]["chunk by chunk"]}, pick, key=key)
             parts.append(measure.table([title, "us of CPU per chunk", f"{heading} {result['anchor']}"], rows))
+    if "gateway" in results:
+        result = results["gateway"]
+        shapes = ["chunk by chunk", "plain requests"]
+        rows = across({shape: result["cells"][shape] for shape in shapes}, "cpu", key="share")
+        head = ["Gateways", "us of CPU per chunk", "ratio", "per plain request", "ratio"]
+        parts.append(measure.table(head, [row for row in rows if row[0] != "direct"]))
     if "imports" in results:
         cells = results["imports"]["cells"]
         lines = [[name, spread(cell["cpu"]), measure.figure(cell["memory"]["median"])] for name, cell in cells.items()]

@@ -19,7 +19,7 @@ from penstock import (
     acompletion,
     completion,
 )
-from penstock.api import CHAT, Options
+from penstock.call import CHAT, Options
 from penstock.providers.registry import ROWS, RowOptions
 from penstock.wire import Parameters
 from penstock.wire.schema import strict_schema

@@ -1,9 +1,10 @@
 """The contract with the native module: every name Python takes from Rust, checked against the build by stubtest.
 
-Only Pool, Transfer and AsyncTransfer do I/O. Errors of the decoders are the classes of `penstock.errors`, imported when the first one is raised.
+Only Transfer, AsyncTransfer and Gateway do I/O. Errors of the decoders are the classes of `penstock.errors`, imported when the first one is raised.
 """
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
+from os import PathLike
 from typing import Any, ClassVar, Final, Literal, Self, final
 
 from typing_extensions import Buffer, disjoint_base
@@ -26,6 +27,8 @@ __all__ = [
     "EventDecoder",
     "Failure",
     "Function",
+    "Gateway",
+    "Job",
     "Lease",
     "NetworkError",
     "Pool",
@@ -432,12 +435,16 @@ class Connections:
     Args:
         trust: for https.
         proxy: scheme://[name:password@]host[:port] of http, https, socks5, socks5h.
+        http2: "negotiated" speaks HTTP/2 within TLS where the server chooses it, "prior-knowledge" without TLS too. Its
+            connections are shared by several requests at once.
 
     Raises:
         NetworkError: "request": this is no proxy.
     """
 
-    def __new__(cls, trust: Trust, *, proxy: str | None = None) -> Self: ...
+    def __new__(
+        cls, trust: Trust, *, proxy: str | None = None, http2: Literal["negotiated", "prior-knowledge"] | None = None
+    ) -> Self: ...
     def __len__(self) -> int: ...
     def close(self) -> None:
         """Closes them, and those in use when they come back."""
@@ -479,6 +486,9 @@ class Transfer:
         Raises:
             NetworkError: of every kind.
         """
+    @property
+    def version(self) -> str | None:
+        """Of HTTP, once the headers are there: "HTTP/1.0", "HTTP/1.1" or "HTTP/2"."""
     def attach(self, decoder: Decoder) -> None:
         """The decoder that `pull` feeds."""
     def keep_time(self, idle: float | None, due: float | None) -> None:
@@ -497,7 +507,7 @@ class Transfer:
             APIError: as `Decoder.feed`.
         """
     def shut(self) -> None:
-        """Ends the connection, from any thread: whoever waits finds the end of the body."""
+        """Ends the connection, or its stream on a shared one, from any thread: whoever waits finds the end."""
     def close(self) -> None:
         """The same, and lets go of everything."""
 
@@ -505,7 +515,8 @@ class Transfer:
 class AsyncTransfer:
     """The same for an event loop that has readers; the loop's own thread does the work when the loop says so.
 
-    What has to be waited for is a future of that loop. All but `shut` is for its thread only.
+    What has to be waited for is awaited in this object itself, by one task of that loop at a time. All but `shut` is
+    for its thread only.
     """
 
     def __new__(
@@ -527,22 +538,33 @@ class AsyncTransfer:
     def send(self) -> Any:
         """Goes on to the response's headers: None when they are there.
 
-        (host, port) has to be resolved and given to `resolved`; a future has to be awaited, and gives the same.
+        (host, port) has to be resolved and given to `resolved`; this object has to be awaited, and gives the same.
         """
     def resolved(self, addresses: Sequence[tuple[str, int]]) -> None:
         """The addresses, as pairs of an IP address and a port. `send` goes on."""
+    @property
+    def version(self) -> str | None:
+        """Of HTTP, once the headers are there: "HTTP/1.0", "HTTP/1.1" or "HTTP/2"."""
     def attach(self, decoder: Decoder) -> None:
         """The decoder that `pull` feeds."""
     def keep_time(self, idle: float | None, due: float | None) -> None:
         """From now on: seconds that a silence may last, and until everything must be over."""
     def read(self) -> Any:
-        """The next bytes of the body, None at its end, or a future for them."""
+        """The next bytes of the body, None at its end, or this object to await them."""
     def pull(self) -> Any:
-        """The next chunks of the body, None at its end, or a future for them."""
+        """The next chunks of the body, None at its end, or this object to await them."""
     def shut(self) -> None:
-        """Ends the connection, from any thread: whoever waits finds the end of the body."""
+        """Ends the connection, or its stream on a shared one, from any thread: whoever waits finds the end."""
     def close(self) -> None:
         """The same, and lets go of everything."""
+    def __await__(self) -> Self: ...
+    def __next__(self) -> Self: ...
+    def get_loop(self) -> Any:
+        """Of the protocol of asyncio's futures, as what follows: for the task that awaits this."""
+    def add_done_callback(self, wake: Any, /, *, context: Any = None) -> None: ...
+    def cancel(self, msg: Any = None) -> bool: ...
+    def result(self) -> None: ...
+    _asyncio_future_blocking: bool
     def _wake(self) -> None: ...
     def _ring(self) -> None: ...
 
@@ -702,3 +724,149 @@ class DeploymentStatus:
     @property
     def whole(self) -> float | None:
         """Seconds to a whole response, likewise."""
+
+class Gateway:
+    """The data plane of the proxy: an HTTP server on threads of its own, none of which ever waits for Python.
+
+    Nothing is served before `listen`. What it cannot do alone waits in two queues for whoever asks: `next_job` and
+    `take_rows`. Not on Windows.
+
+    Args:
+        tables: what there is to serve, as JSON; `penstock.gateway.compile` makes it.
+
+    Raises:
+        ValueError: tables that cannot be; the message says what and where.
+    """
+
+    def __init__(self, tables: Buffer, /) -> None: ...
+    def listen(
+        self, host: str, port: int, /, *, workers: int = 1, cert: tuple[str | PathLike[str], str | PathLike[str]] | None = None
+    ) -> int:
+        """Serves from here on, on so many threads; gives the port, which for 0 the system chooses.
+
+        cert: certificate chain and key, as paths of PEM files.
+
+        Raises:
+            OSError: the address is taken, or not this machine's; a file is not there.
+            ValueError: a file holds something else.
+        """
+
+    def next_job(self, seconds: float, /) -> Job | None:
+        """The next thing to do; waits so long for one, without the GIL. None: there was none, or all is over."""
+
+    def take_rows(self, most: int, seconds: float, /) -> list[bytes]:
+        """Up to so many rows, one for each request that has ended, as JSON objects; waits so long for the first.
+
+        A row with nothing but a `note` is a line for the log.
+        """
+
+    def reload(self, tables: Buffer, /) -> None:
+        """Other tables from now on, whole or not at all; requests under way keep the old ones.
+
+        Raises:
+            ValueError: tables that cannot be.
+        """
+
+    def put_keys(self, keys: Buffer, /) -> None:
+        """Takes keys in, new ones and changed ones: a JSON array of objects.
+
+        `id` is the SHA-256 of the key as 64 hexadecimal digits; `name`, `models` ([] is all, `*` at the end of one
+        stands for anything), `rpm`, `tpm`, `max_parallel`, `budget` and `spent` in US dollars, `expires` in Unix
+        seconds, `blocked`.
+
+        Raises:
+            ValueError: no such array.
+        """
+
+    def drop_keys(self, ids: Sequence[str], /) -> None:
+        """Forgets keys, by their ids."""
+
+    def snapshot(self) -> bytes:
+        """How deployments and requests are now, as a JSON object."""
+
+    def drain(self, seconds: float, /) -> int:
+        """Takes no more requests, waits so long for those under way, and cuts what is left; how many that were."""
+
+    def close(self) -> None:
+        """Ends the threads."""
+
+class Job:
+    """Something that the proxy cannot do alone, to be answered once. Dropped without an answer, it is a 5xx.
+
+    Raises:
+        RuntimeError: by everything, once it is answered.
+    """
+
+    @property
+    def kind(self) -> Literal["plan", "admin"]:
+        """What is wanted: `plan`, or `respond`."""
+
+    @property
+    def id(self) -> str:
+        """Of the request to plan; the same for each of its attempts, and in its row."""
+
+    @property
+    def deployment(self) -> str:
+        """The id of the deployment to plan for."""
+
+    @property
+    def operation(self) -> Literal["chat", "messages", ""]:
+        """The language that the body is in."""
+
+    @property
+    def model(self) -> str:
+        """The upstream's name of the model to plan for."""
+
+    @property
+    def method(self) -> str:
+        """Of the request, where it is for another route than a model's."""
+
+    @property
+    def path(self) -> str:
+        """The same."""
+
+    @property
+    def query(self) -> str:
+        """The same, without the question mark."""
+
+    @property
+    def body(self) -> bytes:
+        """What the client sent. To be planned, it is a JSON object."""
+
+    @property
+    def caller(self) -> bytes:
+        """Who asks, as JSON: `key` and `name` (or null), `master`."""
+
+    def plan(
+        self,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        body: Buffer,
+        /,
+        *,
+        family: str,
+        reasoning: str = "inside",
+        end: str = "finish",
+        answer_tool: str | None = None,
+    ) -> None:
+        """The request to send.
+
+        Raises:
+            ValueError: no URL, no family, no such dialect.
+        """
+
+    def refuse(
+        self,
+        status: int,
+        message: str,
+        /,
+        *,
+        name: str = "BadRequestError",
+        type: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        """The request is at fault: the client gets this error, of the class with this name."""
+
+    def respond(self, status: int, body: Buffer, /, *, content_type: str = "application/json") -> None:
+        """The response of a route."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from . import transport
 from ._native import Record
-from .api import CHAT, Call, Operation, open_blocking, perform
+from .api import open_blocking, perform
+from .call import CHAT, Call, Operation
 from .errors import APIResponseValidationError, BadRequestError
 from .providers.registry import Provider
 from .stream import AsyncStream, Flow, Stream

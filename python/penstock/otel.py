@@ -72,7 +72,7 @@ class OpenTelemetry:
     def started(self, call: CallStarted) -> None:
         """Begins the span, within the one that is current."""
         model = call.model.removeprefix(f"{call.model.partition('/')[0]}/" if "/" in call.model else "")
-        attributes = {**_whose(call.operation, call.provider, model), **_asked(call)}
+        attributes = {**whose(call.operation, call.provider, model), **_asked(call)}
         name = f"{call.operation} {model}"
         span = self._tracer.start_span(
             name, kind=SpanKind.CLIENT, attributes=attributes, start_time=int(call.time * 1e9)
@@ -87,7 +87,7 @@ class OpenTelemetry:
     def ended(self, call: CallStarted, end: CallEnded) -> None:
         """Ends the span and records the metrics."""
         span, first = self._spans.pop(call.id, (trace.INVALID_SPAN, None))
-        common = _whose(call.operation, end.provider, end.model)
+        common = whose(call.operation, end.provider, end.model)
         common |= _where(end.attempts[-1].base_url if end.attempts else "")
         answered = {name: value for name, value in _answered(end).items() if value is not None}
         model = answered.get("gen_ai.response.model")
@@ -109,7 +109,8 @@ class OpenTelemetry:
         span.end(int((call.time + end.seconds) * 1e9))
 
 
-def _whose(operation: str, provider: str | None, model: str) -> dict[str, Any]:
+def whose(operation: str, provider: str | None, model: str) -> dict[str, Any]:
+    """What is asked of whom. provider: its slug."""
     row = PROVIDERS.get(provider or "")
     known = row.telemetry or row.slug if row is not None else "unknown"
     return {"gen_ai.operation.name": operation, "gen_ai.provider.name": known, "gen_ai.request.model": model}
@@ -147,9 +148,13 @@ def _answered(end: CallEnded) -> dict[str, Any]:
         answered["gen_ai.response.model"] = response.get("model")
         reasons = [choice.get("finish_reason") for choice in response.get("choices") or ()]
         answered["gen_ai.response.finish_reasons"] = [reason for reason in reasons if reason] or None
-    if usage is not None:
-        answered["gen_ai.usage.input_tokens"] = usage.get("prompt_tokens")
-        answered["gen_ai.usage.output_tokens"] = usage.get("completion_tokens")
-        for attribute, (details, name) in PARTS.items():
-            answered[attribute] = (usage.get(details) or {}).get(name)
-    return answered
+    return answered if usage is None else answered | used(usage)
+
+
+def used(usage: Any) -> dict[str, Any]:
+    """The tokens of a usage, which is OpenAI's in shape; None: not known."""
+    tokens = {
+        "gen_ai.usage.input_tokens": usage.get("prompt_tokens"),
+        "gen_ai.usage.output_tokens": usage.get("completion_tokens"),
+    }
+    return tokens | {attribute: (usage.get(details) or {}).get(name) for attribute, (details, name) in PARTS.items()}

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from . import retry, transport
 from ._native import ChatCompletion, CompletionUsage, Lease, Pool, Refusal, RetryBudget
-from .api import CHAT, OpenPort, Options, UnformattedOptions, _known, _one_of, _plan, _pursue, observed, open_blocking
+from .api import OpenPort, observed, open_blocking, pursue
+from .call import CHAT, Options, UnformattedOptions, check_keywords, one_of, plan
 from .clocks import NEVER, Timeouts
 from .configuration import current
 from .cost import price_of
@@ -288,7 +289,7 @@ class Router:
         for group in self._groups.values():
             rules = [member.rules for member in group.members]
             group.filters = enable_tag_filtering if enable_tag_filtering is not None else any(r["tags"] for r in rules)
-            _weigh(rules)
+            weigh(rules)
             for rule in rules:
                 rule["tags"] = rule["tags"] if group.filters else []
                 rule["max_prompt"] = rule["max_prompt"] if enable_pre_call_checks else None
@@ -451,7 +452,7 @@ class Router:
                 raise BadRequestError(
                     f"{name} belongs into litellm_params of a deployment: any of them may answer this call", param=name
                 )
-        retries = _one_of(options, "max_retries", "num_retries")
+        retries = one_of(options, "max_retries", "num_retries")
         for name in ("max_retries", "num_retries"):
             options.pop(name, None)
         fallbacks = {}
@@ -680,10 +681,10 @@ class Router:
         try:
             timeout = {} if self._timeout is None else {"timeout": self._timeout}
             merged = current().under({**timeout, **member.options, **options, "max_retries": 0}, CHAT.options)
-            call = _plan(CHAT, member.model, wanted.messages, wanted.stream, merged)
+            call = plan(CHAT, member.model, wanted.messages, wanted.stream, merged)
             call.deployment = member.id
             asked, began = True, monotonic()
-            answer: Flow | ChatCompletion = await _pursue(open_port, call, attempts, wanted.started, blocking=blocking)
+            answer: Flow | ChatCompletion = await pursue(open_port, call, attempts, wanted.started, blocking=blocking)
             call.max_retries = wanted.max_retries  # for on_stream_cut, which asks the same deployment again
         except APIError as error:
             if asked or not isinstance(error, BadRequestError):
@@ -809,7 +810,7 @@ def _price(model: str, given: Mapping[str, Any], *, listed: bool) -> float | Non
     return None
 
 
-def _weigh(rules: Sequence[dict[str, Any]]) -> None:
+def weigh(rules: Sequence[dict[str, Any]]) -> None:
     """Gives each its share: its weight where any has one, else what it may be asked, where all say that."""
     if any(rule["weight"] is not None for rule in rules):
         shares = [1.0 if rule["weight"] is None else rule["weight"] for rule in rules]
@@ -845,7 +846,7 @@ def _member(entry: Any, common: Mapping[str, Any], defaults: Mapping[str, Any]) 
     for key in ("max_retries", "num_retries", "hooks", *FALLBACKS):
         if key in options:
             raise BadRequestError(f"{key} is the router's, or a call's", param=key)
-    _known(CHAT, resolve(model, options.get("custom_llm_provider"))[0], options)
+    check_keywords(CHAT, resolve(model, options.get("custom_llm_provider"))[0], options)
     routing = {
         "rpm": entry.get("rpm"),
         "tpm": entry.get("tpm"),

@@ -481,7 +481,7 @@ def test_a_machine_without_authorities_trusts_those_that_come_along(monkeypatch:
     monkeypatch.setattr(native, "Trust", lambda paths, **_: trusted.append(paths))
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
-    native._trust(True, None, None, None)
+    native.trust(True, None, None, None)
     assert trusted == [[certifi.where()]]
 
 

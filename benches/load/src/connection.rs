@@ -4,7 +4,7 @@ use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::recording::{Asked, HEAD, Library};
+use crate::recording::{Asked, Found, HEAD, Library};
 
 /// A request is read up to here.
 const LIMIT: usize = 1 << 20;
@@ -68,7 +68,11 @@ impl Connection {
         let found = library.find(&path);
         self.request.drain(..end);
         match found {
-            Ok(asked) => self.begin(asked),
+            Ok(Found::Stream(asked)) => self.begin(asked),
+            Ok(Found::Whole(answer)) => {
+                self.out.extend_from_slice(&answer);
+                self.write()
+            }
             Err(message) => {
                 let length = message.len();
                 let head = "HTTP/1.1 404 Not Found\r\ncontent-type: text/plain; charset=utf-8\r\n";
@@ -79,9 +83,13 @@ impl Connection {
     }
 
     fn begin(&mut self, mut asked: Asked) -> Result<Next> {
-        self.out.extend_from_slice(HEAD);
         self.due = Instant::now();
-        if asked.every.is_some() {
+        if let Some(after) = asked.after {
+            self.due += milliseconds(after);
+        } else {
+            self.out.extend_from_slice(HEAD);
+        }
+        if asked.every.is_some() || asked.after.is_some() {
             self.answer = Some(asked);
         } else {
             asked.write_all(&mut self.out);
@@ -92,8 +100,16 @@ impl Connection {
     /// Sends the next piece.
     pub(crate) fn send(&mut self) -> Result<Next> {
         if let Some(answer) = &mut self.answer {
-            let more = answer.write_next(&mut self.out);
-            self.due += Duration::from_secs_f64(answer.every.unwrap_or_default() / 1000.0);
+            if answer.after.take().is_some() {
+                self.out.extend_from_slice(HEAD);
+            }
+            let more = if let Some(every) = answer.every {
+                self.due += milliseconds(every);
+                answer.write_next(&mut self.out)
+            } else {
+                answer.write_all(&mut self.out);
+                false
+            };
             if !more {
                 self.answer = None;
             }
@@ -123,6 +139,10 @@ impl Connection {
         self.sent = 0;
         Ok(if self.answer.is_some() { Next::Due(self.due) } else { Next::Request })
     }
+}
+
+fn milliseconds(count: f64) -> Duration {
+    Duration::from_secs_f64(count / 1000.0)
 }
 
 fn retry(error: &Error) -> bool {

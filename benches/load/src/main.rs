@@ -1,170 +1,60 @@
-//! The load source of the benches: one thread that serves recorded event streams over HTTP/1.1, fast enough never to be
-//! what is measured.
+//! What the benches drive and read from, in processes fast enough never to be what is measured.
 //!
-//! `penstock-load plain.sse [padded.sse ...]` prints its port and serves each file under its name. The rest of the path
-//! says in which shape:
+//! ```text
+//! penstock-load serve plain.sse [anthropic.sse:2 answer.json ...]
+//! penstock-load drive 127.0.0.1:4000 request.http CONNECTIONS REQUESTS [--end TEXT] [--spread MS] [--stamped]
+//! penstock-load relay 127.0.0.1:8000
+//! ```
+//!
+//! `serve` prints its port and serves each file under its name over HTTP/1.1. The rest of the path says in which shape:
 //!
 //! ```text
 //! /plain/burst/N/...     the first event, N with text, the last three, in as few writes as the socket allows
 //! /plain/each/N/...      the same, a write and a packet each
 //! /plain/pace/N/MS/...   the same, a write each MS milliseconds, on a schedule that a slow reader does not shift
+//! /answer/...            a file of JSON, whole
 //! ```
 //!
-//! `stamped` after the numbers puts the time of the write, nanoseconds since 1970, before the text of each event.
+//! `after/MS` behind the numbers waits so long before the head; `stamped` puts the time of the write, nanoseconds since
+//! 1970, before the text of each event.
+//!
+//! `drive` sends a request, the bytes of a file, over and over, and prints what came of it as JSON. `relay` prints its
+//! port and hands on bytes both ways without looking at them: what no gateway can be cheaper than.
 
 mod connection;
+mod drive;
 mod recording;
+mod relay;
+mod response;
+mod source;
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
 use std::error::Error;
-use std::io::ErrorKind;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
-use std::time::{Duration, Instant};
 
-use polling::{Event, Events, PollMode, Poller};
 use socket2::{Domain, Socket, Type};
 
-use crate::connection::{Connection, Next};
-use crate::recording::Library;
-
-const LISTENER: usize = 0;
-/// So many turns pass before the sockets are looked at, while there is always something due.
-const TURNS: u32 = 32;
+const USAGE: &str = "usage: penstock-load serve FILE... | drive ADDRESS FILE CONNECTIONS REQUESTS | relay ADDRESS";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut library = Library::default();
-    for file in std::env::args().skip(1) {
-        let path = Path::new(&file);
-        let name =
-            path.file_stem().and_then(|stem| stem.to_str()).ok_or_else(|| format!("{file}: not a file's name"))?;
-        library.insert(name, &std::fs::read(path).map_err(|error| format!("{file}: {error}"))?)?;
+    let mut words = std::env::args().skip(1);
+    match words.next().as_deref() {
+        Some("serve") => source::run(words),
+        Some("drive") => drive::run(words),
+        Some("relay") => relay::run(words),
+        _ => Err(USAGE.into()),
     }
-    let listener = listen()?;
-    println!("{}", listener.local_addr()?.port());
-    std::io::stdout().flush()?;
-    Ok(Server::build(library, listener)?.run()?)
 }
 
-/// The standard library's backlog of 128 drops connections when a thousand come at once.
+/// Listens on a port of its own, and prints it. The standard library's backlog of 128 drops connections when a thousand
+/// come at once.
 fn listen() -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     socket.listen(4096)?;
     socket.set_nonblocking(true)?;
-    Ok(socket.into())
-}
-
-struct Server {
-    library: Library,
-    listener: TcpListener,
-    poller: Poller,
-    connections: HashMap<usize, Connection>,
-    /// Keys are never used twice: what is due for a connection that is gone finds nothing.
-    key: usize,
-    due: BinaryHeap<Reverse<(Instant, usize)>>,
-}
-
-impl Server {
-    fn build(library: Library, listener: TcpListener) -> std::io::Result<Self> {
-        let poller = Poller::new()?;
-        // SAFETY: both live as long as the server, and the poller is dropped with it.
-        unsafe { poller.add_with_mode(&listener, Event::readable(LISTENER), PollMode::Level)? };
-        Ok(Self { library, listener, poller, connections: HashMap::new(), key: LISTENER, due: BinaryHeap::new() })
-    }
-
-    fn run(&mut self) -> std::io::Result<()> {
-        let mut events = Events::new();
-        let mut batch = Vec::new();
-        let mut turns = 0;
-        loop {
-            let now = Instant::now();
-            while let Some(Reverse((due, key))) = self.due.peek().copied()
-                && due <= now
-            {
-                self.due.pop();
-                batch.push(key);
-            }
-            turns = if batch.is_empty() { TURNS } else { turns + 1 };
-            for key in batch.drain(..) {
-                self.turn(key, |connection, _| connection.send());
-            }
-            if turns < TURNS {
-                continue;
-            }
-            turns = 0;
-            events.clear();
-            let timeout = self.due.peek().map(|Reverse((due, _))| due.saturating_duration_since(Instant::now()));
-            self.wait(&mut events, timeout)?;
-            for event in events.iter() {
-                if event.key == LISTENER {
-                    self.accept()?;
-                } else {
-                    self.turn(event.key, Connection::ready);
-                }
-            }
-        }
-    }
-
-    fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> std::io::Result<()> {
-        match self.poller.wait(events, timeout) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    fn accept(&mut self) -> std::io::Result<()> {
-        loop {
-            match self.listener.accept() {
-                Ok((socket, _)) => {
-                    self.key += 1;
-                    let connection = Connection::build(socket)?;
-                    // SAFETY: `close` takes it out of the poller before it is dropped.
-                    unsafe {
-                        self.poller.add_with_mode(connection.socket(), Event::readable(self.key), PollMode::Level)?;
-                    }
-                    self.connections.insert(self.key, connection);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn turn(&mut self, key: usize, step: impl FnOnce(&mut Connection, &Library) -> std::io::Result<Next>) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
-        match step(connection, &self.library) {
-            Ok(next) => self.follow(key, next),
-            Err(_) => self.close(key),
-        }
-    }
-
-    fn follow(&mut self, key: usize, next: Next) {
-        let interest = match next {
-            Next::Due(due) => return self.due.push(Reverse((due, key))),
-            Next::Request => return,
-            Next::Writable => Event::writable(key),
-            Next::Flushed(due) => {
-                self.due.extend(due.map(|due| Reverse((due, key))));
-                Event::readable(key)
-            }
-        };
-        let changed = self
-            .connections
-            .get(&key)
-            .map(|connection| self.poller.modify_with_mode(connection.socket(), interest, PollMode::Level));
-        if let Some(Err(_)) = changed {
-            self.close(key);
-        }
-    }
-
-    /// Whoever has gone has gone: that is no error here.
-    fn close(&mut self, key: usize) {
-        if let Some(connection) = self.connections.remove(&key) {
-            let _ = self.poller.delete(connection.socket());
-        }
-    }
+    let listener = TcpListener::from(socket);
+    println!("{}", listener.local_addr()?.port());
+    std::io::stdout().flush()?;
+    Ok(listener)
 }

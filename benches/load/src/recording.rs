@@ -8,11 +8,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n\
     transfer-encoding: chunked\r\nx-request-id: req_0123456789abcdef\r\nopenai-processing-ms: 12\r\n\r\n";
 const END: &[u8] = b"0\r\n\r\n";
-/// Where a time stamp goes: at the beginning of the text.
-const TEXT: &[u8] = b"\"content\":\"";
+/// Where a time stamp goes: at the beginning of the text, which one family or the other calls so.
+const TEXTS: [&[u8]; 2] = [b"\"content\":\"", b"\"text\":\""];
 /// Nanoseconds since 1970, in as many digits until 2286.
 const DIGITS: usize = 19;
-/// The finish reason, the usage and the mark of the end.
+/// The finish reason, the usage and the mark of the end; or a block's end, the usage and the message's end.
 const LAST: usize = 3;
 
 /// One event as a chunk of HTTP.
@@ -25,8 +25,11 @@ struct Piece {
 
 impl Piece {
     fn build(event: &[u8], stamped: bool) -> Self {
-        let place = event.windows(TEXT.len()).position(|window| window == TEXT).filter(|_| stamped);
-        let (before, after) = event.split_at(place.map_or(0, |place| place + TEXT.len()));
+        let place = TEXTS
+            .iter()
+            .find_map(|text| event.windows(text.len()).position(|window| window == *text).map(|at| at + text.len()))
+            .filter(|_| stamped);
+        let (before, after) = event.split_at(place.unwrap_or(0));
         let stamp: &[u8] = if place.is_some() { &[b'0'; DIGITS] } else { &[] };
         let mut bytes = format!("{:x}\r\n", event.len() + stamp.len()).into_bytes();
         bytes.extend_from_slice(before);
@@ -37,16 +40,16 @@ impl Piece {
     }
 }
 
-/// A stream's events: the first, those with text, which repeat as often as it takes, and the last three.
+/// A stream's events: the first ones, those with text, which repeat as often as it takes, and the last three.
 #[derive(Debug)]
 struct Events {
-    first: Piece,
+    first: Vec<Piece>,
     middle: Vec<Piece>,
     last: Vec<Piece>,
 }
 
 impl Events {
-    fn build(text: &[u8], stamped: bool) -> Option<Self> {
+    fn build(text: &[u8], lead: usize, stamped: bool) -> Option<Self> {
         let mut pieces = Vec::new();
         let mut rest = text;
         while let Some(end) = rest.windows(2).position(|window| window == b"\n\n") {
@@ -55,15 +58,14 @@ impl Events {
             rest = others;
         }
         let last = pieces.split_off(pieces.len().checked_sub(LAST)?);
-        let middle = pieces.split_off(1.min(pieces.len()));
-        let first = pieces.pop()?;
-        (!middle.is_empty()).then_some(Self { first, middle, last })
+        let middle = pieces.split_off(lead.min(pieces.len()));
+        (!middle.is_empty()).then_some(Self { first: pieces, middle, last })
     }
 
     /// The piece at this place in a stream with `count` texts; none after the end.
     fn get(&self, place: usize, count: usize) -> Option<&Piece> {
-        match place.checked_sub(1) {
-            None => Some(&self.first),
+        match place.checked_sub(self.first.len()) {
+            None => self.first.get(place),
             Some(text) if text < count => self.middle.get(text % self.middle.len()),
             Some(beyond) => self.last.get(beyond - count),
         }
@@ -77,6 +79,8 @@ pub(crate) struct Asked {
     count: usize,
     /// Milliseconds between the pieces; `None` sends them all at once.
     pub(crate) every: Option<f64>,
+    /// Milliseconds before the head.
+    pub(crate) after: Option<f64>,
     next: usize,
 }
 
@@ -102,58 +106,96 @@ impl Asked {
     }
 }
 
-/// All recordings by name, plain and with time stamps.
+/// What a path names.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Stream(Asked),
+    /// A whole answer, its head included.
+    Whole(Rc<[u8]>),
+}
+
+#[derive(Debug)]
+enum Recording {
+    /// Plain, and with time stamps.
+    Stream([Rc<Events>; 2]),
+    Whole(Rc<[u8]>),
+}
+
+/// All recordings by name.
 #[derive(Debug, Default)]
 pub(crate) struct Library {
-    recordings: HashMap<String, [Rc<Events>; 2]>,
+    recordings: HashMap<String, Recording>,
 }
 
 impl Library {
-    pub(crate) fn insert(&mut self, name: &str, text: &[u8]) -> Result<(), String> {
-        let (Some(plain), Some(stamped)) = (Events::build(text, false), Events::build(text, true)) else {
-            return Err(format!("{name}: expected five server-sent events or more"));
+    /// A stream of which `lead` events come before those with text.
+    pub(crate) fn insert(&mut self, name: &str, text: &[u8], lead: usize) -> Result<(), String> {
+        let (Some(plain), Some(stamped)) = (Events::build(text, lead, false), Events::build(text, lead, true)) else {
+            return Err(format!("{name}: expected {} server-sent events or more", lead + 1 + LAST));
         };
-        self.recordings.insert(name.to_owned(), [Rc::new(plain), Rc::new(stamped)]);
+        self.recordings.insert(name.to_owned(), Recording::Stream([Rc::new(plain), Rc::new(stamped)]));
         Ok(())
     }
 
+    /// A JSON document.
+    pub(crate) fn insert_whole(&mut self, name: &str, document: &[u8]) {
+        let length = document.len();
+        let mut answer =
+            format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n")
+                .into_bytes();
+        answer.extend_from_slice(document);
+        self.recordings.insert(name.to_owned(), Recording::Whole(answer.into()));
+    }
+
     /// Finds what a path like `/plain/pace/100/5/stamped/v1/chat/completions` asks for.
-    pub(crate) fn find(&self, path: &str) -> Result<Asked, String> {
+    pub(crate) fn find(&self, path: &str) -> Result<Found, String> {
         let mut words = path.trim_matches('/').split('/').peekable();
         let name = words.next().unwrap_or_default();
-        let recording = self.recordings.get(name).ok_or_else(|| format!("there is no recording {name:?}"))?;
+        let [plain, stamped] = match self.recordings.get(name) {
+            Some(Recording::Stream(stream)) => stream,
+            Some(Recording::Whole(answer)) => return Ok(Found::Whole(Rc::clone(answer))),
+            None => return Err(format!("there is no recording {name:?}")),
+        };
         let shape = words.next().unwrap_or_default();
         let count = words.next().unwrap_or_default();
         let count = count.parse().map_err(|_| format!("expected a number of texts, got {count:?}"))?;
         let every = match shape {
             "burst" => None,
             "each" => Some(0.0),
-            "pace" => {
-                let every = words.next().unwrap_or_default();
-                let known = every.parse().ok().filter(|every| (0.0..=1e9).contains(every));
-                Some(known.ok_or_else(|| format!("expected milliseconds, got {every:?}"))?)
-            }
+            "pace" => Some(milliseconds(words.next())?),
             _ => return Err(format!("expected burst, each or pace, got {shape:?}")),
         };
-        let [plain, stamped] = recording;
+        let after = words.next_if_eq(&"after").map(|_| milliseconds(words.next())).transpose()?;
         let events = if words.next_if_eq(&"stamped").is_some() { stamped } else { plain };
-        Ok(Asked { events: Rc::clone(events), count, every, next: 0 })
+        Ok(Found::Stream(Asked { events: Rc::clone(events), count, every, after, next: 0 }))
     }
+}
+
+fn milliseconds(word: Option<&str>) -> Result<f64, String> {
+    let word = word.unwrap_or_default();
+    let known = word.parse().ok().filter(|found| (0.0..=1e9).contains(found));
+    known.ok_or_else(|| format!("expected milliseconds, got {word:?}"))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 mod tests {
-    use super::{Library, SystemTime, UNIX_EPOCH};
+    use super::{Asked, Found, Library, SystemTime, UNIX_EPOCH};
 
     const EVENTS: &[u8] = b"data: role\n\ndata: {\"content\":\"a\"}\n\ndata: {\"content\":\"b\"}\n\ndata: stop\n\n\
         data: usage\n\ndata: [DONE]\n\n";
 
-    fn body(path: &str) -> String {
+    fn asked(path: &str) -> Asked {
         let mut library = Library::default();
-        library.insert("plain", EVENTS).unwrap();
+        library.insert("plain", EVENTS, 1).unwrap();
+        library.insert("late", EVENTS, 2).unwrap();
+        let Found::Stream(asked) = library.find(path).unwrap() else { unreachable!() };
+        asked
+    }
+
+    fn body(path: &str) -> String {
         let mut out = Vec::new();
-        library.find(path).unwrap().write_all(&mut out);
+        asked(path).write_all(&mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -161,6 +203,26 @@ mod tests {
     fn a_stream_has_as_many_texts_as_asked_for() {
         let texts = |count| body(&format!("/plain/burst/{count}/v1")).matches("content").count();
         assert_eq!([texts(0), texts(1), texts(2), texts(7)], [0, 1, 2, 7]);
+    }
+
+    #[test]
+    fn what_comes_before_the_texts_comes_once() {
+        let body = body("/late/burst/3/v1");
+        assert_eq!((body.matches("\"a\"").count(), body.matches("\"b\"").count()), (1, 3));
+    }
+
+    #[test]
+    fn a_stream_may_begin_late() {
+        let asked = asked("/plain/pace/1/2.5/after/10/stamped/v1");
+        assert_eq!((asked.every, asked.after), (Some(2.5), Some(10.0)));
+    }
+
+    #[test]
+    fn a_document_is_answered_whole() {
+        let mut library = Library::default();
+        library.insert_whole("answer", b"{}");
+        let Found::Whole(answer) = library.find("/answer/v1/chat/completions").unwrap() else { unreachable!() };
+        assert!(answer.ends_with(b"content-length: 2\r\n\r\n{}"));
     }
 
     #[test]
@@ -183,7 +245,7 @@ mod tests {
     #[test]
     fn what_is_not_there_is_named() {
         let mut library = Library::default();
-        library.insert("plain", EVENTS).unwrap();
+        library.insert("plain", EVENTS, 1).unwrap();
         for (path, message) in [
             ("/", "there is no recording \"\""),
             ("/plain/flood/1", "expected burst, each or pace, got \"flood\""),
@@ -194,8 +256,8 @@ mod tests {
             assert_eq!(library.find(path).unwrap_err(), message);
         }
         assert_eq!(
-            library.insert("short", b"data: 1\n\n").unwrap_err(),
-            "short: expected five server-sent events or more"
+            library.insert("short", b"data: 1\n\n", 1).unwrap_err(),
+            "short: expected 5 server-sent events or more"
         );
     }
 }

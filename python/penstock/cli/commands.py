@@ -13,7 +13,7 @@ import rich  # noqa: F401  so that its absence shows in the first moment and not
 from ..catalogue import list_providers
 from ..errors import APIError
 from ..providers.registry import NOT_SERVED
-from . import advice, talk
+from . import advice, keys, proxy, talk
 
 OK, API_ERROR, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 130
 
@@ -245,3 +245,10 @@ def bench(rounds: int, as_json: bool) -> None:
     talk.remark(f"{result['machine']}, Python {result['python']}, {versions}; {rounds} rounds")
     for part in ("parser", "http"):
         talk.table((f"{part}: us of CPU per chunk", "median", "range", "speed"), benchmark.rows(result[part]))
+
+
+for command in (keys.keys, *keys.keys.commands.values(), keys.spend, proxy.proxy):
+    command.epilog = STATUSES
+penstock.add_command(keys.keys)
+penstock.add_command(keys.spend)
+penstock.add_command(proxy.proxy)

@@ -13,7 +13,8 @@ from time import monotonic
 from typing import Any, Literal, Self, Unpack
 
 from .. import retry
-from ..api import Options, answer_of, check
+from ..api import answer_of, check
+from ..call import Options
 from ..configuration import current
 from ..cost import completion_cost
 from ..errors import (

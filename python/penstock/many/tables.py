@@ -17,7 +17,7 @@ from .rows import BulkRow, fields_of, table_rows
 from .run import Bulk, Run
 
 if TYPE_CHECKING:
-    from ..api import Options
+    from ..call import Options
 
 RESULTS = {
     "text": "string",

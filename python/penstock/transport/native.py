@@ -282,15 +282,17 @@ class _Pools:
         """The pool for a URL, among those of the blocking world or of a loop."""
         proxy = proxy_of(route, url)
         trusted = route.verify, route.cert, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-        pool = pools.get((trusted, proxy))
+        key = trusted, proxy, route.http2
+        pool = pools.get(key)
         if pool is None:
             with self.lock:
                 if trusted not in self.trust:
-                    self.trust[trusted] = _trust(*trusted)
-                pool = pools.get((trusted, proxy))
+                    self.trust[trusted] = trust(*trusted)
+                pool = pools.get(key)
                 if pool is None:
+                    http2: Any = "negotiated" if route.http2 is True else route.http2 or None
                     try:
-                        pool = pools[trusted, proxy] = Connections(self.trust[trusted], proxy=proxy)
+                        pool = pools[key] = Connections(self.trust[trusted], proxy=proxy, http2=http2)
                     except NetworkError as error:
                         raise BadRequestError(error.args[0], param="proxy") from None
         return pool
@@ -307,33 +309,44 @@ STORES = (
 """Where systems other than macOS and Windows keep whom they trust. Small container images have none of these."""
 
 
-def _trust(verify: Any, cert: Any, file: str | None, directory: str | None) -> Trust:
+def authorities(verify: Any, file: str | None, directory: str | None) -> list[str] | None:
+    """The files and directories of those who are trusted; None for the system's own."""
+    if not isinstance(verify, bool):
+        return [os.fspath(verify)]
+    if file or directory:
+        return [path for path in (file, directory) if path]
+    if sys.platform not in ("darwin", "win32") and not any(map(os.path.exists, STORES)):
+        from certifi import where  # as httpx has it everywhere
+
+        return [where()]
+    return None
+
+
+def identity(cert: Any) -> tuple[str, str] | None:
+    """The files of the client's certificate and its key."""
+    if cert is None:
+        return None
+    first, second = (cert, cert) if isinstance(cert, str | os.PathLike) else (cert[0], cert[1])
+    return os.fspath(first), os.fspath(second)
+
+
+def trust(verify: Any, cert: Any, file: str | None, directory: str | None) -> Trust:
     """Whom to trust: `verify` is a bool or the path of a bundle or a directory; `cert` a path, or certificate and key.
 
     Raises:
         BadRequestError: a file is not there or is not what it should be.
     """
-    paths = None
-    if not isinstance(verify, bool):
-        paths = [os.fspath(verify)]
-    elif file or directory:
-        paths = [path for path in (file, directory) if path]
-    elif sys.platform not in ("darwin", "win32") and not any(map(os.path.exists, STORES)):
-        from certifi import where  # as httpx has it everywhere
-
-        paths = [where()]
-    checked = verify is not False
+    paths, checked = authorities(verify, file, directory), verify is not False
     try:
-        trust = Trust(paths, verify=checked)
+        trusting = Trust(paths, verify=checked)
     except (OSError, ValueError) as error:
         raise BadRequestError(
             f"verify: {verify if paths is None else paths[0]}: {_why(error)}", param="verify"
         ) from error
     if cert is None:
-        return trust
-    first, second = (cert, cert) if isinstance(cert, str | os.PathLike) else (cert[0], cert[1])
+        return trusting
     try:
-        return Trust(paths, verify=checked, cert=(os.fspath(first), os.fspath(second)))
+        return Trust(paths, verify=checked, cert=identity(cert))
     except (OSError, ValueError) as error:
         raise BadRequestError(f"cert: {_why(error)}", param="cert") from error
 

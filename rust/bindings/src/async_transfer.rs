@@ -5,9 +5,12 @@ use std::time::Instant;
 
 use penstock_engine::transfer::{self, Body, Line, Step};
 use penstock_engine::wait::Want;
+use pyo3::exceptions::asyncio::CancelledError;
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::connections::Connections;
 use crate::decoder::{Decoder, Input, busy};
@@ -27,11 +30,33 @@ struct State {
     goal: Goal,
     /// The sockets that the loop watches: they stay open until it does no longer.
     watched: Vec<Want>,
-    /// The future that somebody awaits.
-    waiter: Option<Py<PyAny>>,
+    /// The task that awaits what comes next.
+    waiter: Option<Waiter>,
+    /// Of the protocol of futures: whether it was yielded by `await`, and not by mistake.
+    blocking: bool,
+    /// What comes next, until it is fetched.
+    outcome: Outcome,
     /// Something happened while nobody waited. It is left to the socket, which holds the server back.
     noticed: bool,
     timer: Option<(Py<PyAny>, Instant)>,
+}
+
+/// A task, as it makes itself known to a future.
+struct Waiter {
+    wake: Py<PyAny>,
+    context: Option<Py<PyAny>>,
+    /// The message of its cancellation: it wakes up soon, to hear of it.
+    cancelled: Option<Py<PyAny>>,
+}
+
+impl Waiter {
+    fn wake_now(&self, transfer: &Bound<'_, AsyncTransfer>) -> PyResult<()> {
+        let py = transfer.py();
+        match &self.context {
+            Some(context) => context.call_method1(py, intern!(py, "run"), (&self.wake, transfer)).map(drop),
+            None => self.wake.call1(py, (transfer,)).map(drop),
+        }
+    }
 }
 
 /// What reading is for.
@@ -54,23 +79,20 @@ impl AsyncTransfer {
         }
     }
 
-    /// A future for what comes next, with the loop watching for it.
-    fn wait<'py>(slf: &Bound<'py, Self>, state: &mut State) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let event_loop = slf.get().event_loop.bind(py);
+    /// Has the loop watch for what comes next.
+    fn wait(slf: &Bound<'_, Self>, state: &mut State) -> PyResult<()> {
         Self::watch(slf, state)?;
         if let Some(deadline) = state.transfer.deadline() {
             Self::wake_at(slf, state, deadline)?;
         }
-        let future = event_loop.call_method0(intern!(py, "create_future"))?;
-        state.waiter = Some(future.clone().unbind());
-        Ok(future)
+        Ok(())
     }
 
     /// Has the loop watch the sockets that the transfer waits for, and no others.
     fn watch(slf: &Bound<'_, Self>, state: &mut State) -> PyResult<()> {
         // The rule, and cheap: one socket, to be read.
         if state.goal != Goal::Head
+            && !state.transfer.is_shared()
             && matches!(state.watched.as_slice(), [Want { readable: true, writable: false, .. }])
         {
             return Ok(());
@@ -136,6 +158,34 @@ impl AsyncTransfer {
         Ok(())
     }
 
+    /// Has the loop look after this transfer when another that shares its connection has read something for it.
+    fn listen(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let state = slf.get().lock()?;
+        if !state.transfer.may_share() {
+            return Ok(());
+        }
+        let (transfer, thread) = (PyWeakrefReference::new(slf)?.unbind(), std::thread::current().id());
+        let ring = move |py: Python<'_>| -> PyResult<()> {
+            let Some(transfer) = transfer.bind(py).upgrade_as::<Self>()? else { return Ok(()) };
+            let here = std::thread::current().id() == thread;
+            let soon = if here { intern!(py, "call_soon") } else { intern!(py, "call_soon_threadsafe") };
+            let wake = transfer.getattr(intern!(py, "_wake"))?;
+            transfer.get().event_loop.call_method1(py, soon, (wake,)).map(drop)
+        };
+        state.transfer.on_ring(move || {
+            // Nobody is there at the interpreter's end. Elsewhere this may be called while an exception is on its way,
+            // and a loop that was closed needs to hear nothing.
+            Python::try_attach(|py| {
+                let underway = PyErr::take(py);
+                drop(ring(py));
+                if let Some(underway) = underway {
+                    underway.restore(py);
+                }
+            });
+        });
+        Ok(())
+    }
+
     /// Takes everything out of the loop's hands.
     fn rest(slf: &Bound<'_, Self>, state: &mut State) -> PyResult<()> {
         if let Some((timer, _)) = state.timer.take() {
@@ -194,59 +244,56 @@ impl AsyncTransfer {
         })
     }
 
-    /// What comes next: the thing itself, or a future for it.
+    /// What comes next: the thing itself, or this object to await it.
     fn next<'py>(slf: &Bound<'py, Self>, goal: Goal) -> PyResult<Option<Bound<'py, PyAny>>> {
         let mut state = slf.get().lock()?;
+        if state.waiter.is_some() {
+            return Err(busy()); // two would wait, and one would be woken
+        }
         state.goal = goal;
         let noticed = std::mem::take(&mut state.noticed);
-        let outcome = if goal == Goal::Head || noticed || state.transfer.is_pending() {
-            Self::drive(slf, &mut state)?
-        } else {
-            None
+        let outcome = match state.outcome.take() {
+            None if goal == Goal::Head || noticed || state.transfer.is_pending() => Self::drive(slf, &mut state)?,
+            outcome => outcome,
         };
         match outcome {
             Some(outcome) => Ok(outcome?.map(|item| item.into_bound(slf.py()))),
-            None => Self::wait(slf, &mut state).map(Some),
+            None => Self::wait(slf, &mut state).map(|()| Some(slf.clone().into_any())),
         }
     }
 
     /// Something happened: a socket is ready, or a time has come.
     fn notice(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
         let Ok(mut state) = slf.get().lock() else { return Ok(()) };
-        let is_waiting = match &state.waiter {
-            // A future that was cancelled has nobody to hear what would be read.
-            Some(waiter) => !waiter.bind(py).call_method0(intern!(py, "done"))?.is_truthy()?,
-            None => false,
-        };
-        if !is_waiting {
-            state.waiter = None;
+        // A task that was cancelled does not hear what would be read.
+        if state.waiter.as_ref().is_none_or(|waiter| waiter.cancelled.is_some()) || state.outcome.is_some() {
             // Nothing is read ahead: what the decoder has seen must be what was handed out, its end above all.
             state.noticed = true;
-            return Self::unwatch_but(slf, &mut state, &[]);
-        }
-        let Some(outcome) = Self::drive(slf, &mut state)? else {
-            Self::watch(slf, &mut state)?;
-            if let Some(deadline) = state.transfer.deadline() {
-                Self::wake_at(slf, &mut state, deadline)?;
-            }
+            Self::unwatch_but(slf, &mut state, &[])?;
+            state.transfer.rest();
             return Ok(());
-        };
+        }
+        state.outcome = Self::drive(slf, &mut state)?;
+        if state.outcome.is_none() {
+            return Self::wait(slf, &mut state);
+        }
         let Some(waiter) = state.waiter.take() else { return Ok(()) };
         drop(state);
-        Self::fulfil(waiter.bind(py), outcome)
+        // At once: a turn of the loop in between would cost as much as the reading.
+        match waiter.wake_now(slf) {
+            // A loop that runs within a task (nest_asyncio) may be inside that context.
+            Err(error) if error.is_instance_of::<PyRuntimeError>(slf.py()) => Self::wake_soon(slf, &waiter),
+            outcome => outcome,
+        }
     }
 
-    fn fulfil(waiter: &Bound<'_, PyAny>, outcome: PyResult<Option<Py<PyAny>>>) -> PyResult<()> {
-        let py = waiter.py();
-        if waiter.call_method0(intern!(py, "done"))?.is_truthy()? {
-            return Ok(()); // cancelled: nobody is there to hear it
-        }
-        match outcome {
-            Ok(item) => waiter.call_method1(intern!(py, "set_result"), (item,))?,
-            Err(error) => waiter.call_method1(intern!(py, "set_exception"), (error.into_value(py),))?,
-        };
-        Ok(())
+    /// Has the task woken up by the loop: from within another one there is no other way.
+    fn wake_soon(slf: &Bound<'_, Self>, waiter: &Waiter) -> PyResult<()> {
+        let py = slf.py();
+        let options = PyDict::new(py);
+        options.set_item(intern!(py, "context"), &waiter.context)?;
+        let call_soon = slf.get().event_loop.bind(py).getattr(intern!(py, "call_soon"))?;
+        call_soon.call((&waiter.wake, slf), Some(&options)).map(drop)
     }
 }
 
@@ -288,6 +335,8 @@ impl AsyncTransfer {
             goal: Goal::Head,
             watched: Vec::new(),
             waiter: None,
+            blocking: false,
+            outcome: None,
             noticed: false,
             timer: None,
         };
@@ -295,6 +344,7 @@ impl AsyncTransfer {
     }
 
     fn send<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Self::listen(slf)?;
         Self::next(slf, Goal::Head)
     }
 
@@ -306,6 +356,11 @@ impl AsyncTransfer {
     #[getter]
     fn head(&self) -> PyResult<Option<(u16, Headers)>> {
         Ok(self.lock()?.transfer.head().map(|head| (head.status, head.headers.clone())))
+    }
+
+    #[getter]
+    fn version(&self) -> PyResult<Option<&'static str>> {
+        Ok(self.lock()?.transfer.head().map(|head| head.version))
     }
 
     fn attach(&self, decoder: Py<Decoder>) -> PyResult<()> {
@@ -340,12 +395,103 @@ impl AsyncTransfer {
         let Ok(mut state) = slf.get().lock() else { return Ok(()) };
         let rested = Self::rest(slf, &mut state);
         state.transfer.abort();
-        let waiter = state.waiter.take();
-        drop(state);
-        if let Some(waiter) = waiter {
-            Self::fulfil(waiter.bind(slf.py()), Ok(None))?;
+        if let Some(waiter) = &state.waiter
+            && waiter.cancelled.is_none()
+            && state.outcome.is_none()
+        {
+            Self::wake_soon(slf, waiter)?;
+            state.outcome = Some(Ok(None));
         }
         rested
+    }
+
+    // What a task asks of what it awaits: the protocol of asyncio's futures. A future of asyncio's own would wake the
+    // task by the loop, a turn later.
+
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(slf: &Bound<'_, Self>) -> PyResult<Py<Self>> {
+        let mut state = slf.get().lock()?;
+        match state.outcome.take() {
+            None => {
+                state.blocking = true;
+                Ok(slf.clone().unbind())
+            }
+            Some(Ok(item)) => Err(PyStopIteration::new_err((item,))),
+            Some(Err(error)) => Err(error),
+        }
+    }
+
+    #[getter(_asyncio_future_blocking)]
+    fn blocking(&self) -> PyResult<bool> {
+        Ok(self.lock()?.blocking)
+    }
+
+    #[setter(_asyncio_future_blocking)]
+    fn set_blocking(&self, blocking: bool) -> PyResult<()> {
+        self.lock()?.blocking = blocking;
+        Ok(())
+    }
+
+    fn get_loop(&self, py: Python<'_>) -> Py<PyAny> {
+        self.event_loop.clone_ref(py)
+    }
+
+    #[pyo3(signature = (wake, /, *, context = None))]
+    fn add_done_callback(&self, wake: Py<PyAny>, context: Option<Py<PyAny>>) -> PyResult<()> {
+        self.lock()?.waiter = Some(Waiter { wake, context, cancelled: None });
+        Ok(())
+    }
+
+    #[pyo3(signature = (msg = None))]
+    fn cancel(slf: &Bound<'_, Self>, msg: Option<Py<PyAny>>) -> PyResult<bool> {
+        let mut state = slf.get().lock()?;
+        if state.outcome.is_some() {
+            return Ok(false);
+        }
+        let Some(waiter) = &mut state.waiter else { return Ok(false) };
+        if waiter.cancelled.is_none() {
+            waiter.cancelled = Some(msg.unwrap_or_else(|| slf.py().None()));
+            Self::wake_soon(slf, waiter)?;
+        }
+        Ok(true)
+    }
+
+    /// Called by the task as it wakes up. What there is it fetches itself.
+    fn result(&self, py: Python<'_>) -> PyResult<()> {
+        let waiter = self.lock()?.waiter.take();
+        match waiter.and_then(|waiter| waiter.cancelled) {
+            None => Ok(()),
+            Some(message) if message.is_none(py) => Err(CancelledError::new_err(())),
+            Some(message) => Err(CancelledError::new_err((message,))),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.event_loop)?;
+        // In use: then somebody else holds on to it.
+        let Ok(state) = self.state.try_lock() else { return Ok(()) };
+        visit.call(&state.decoder)?;
+        if let Some(waiter) = &state.waiter {
+            visit.call(&waiter.wake)?;
+            visit.call(&waiter.context)?;
+            visit.call(&waiter.cancelled)?;
+        }
+        if let Some(Ok(item)) = &state.outcome {
+            visit.call(item)?;
+        }
+        visit.call(state.timer.as_ref().map(|(timer, _)| timer))
+    }
+
+    fn __clear__(&self) {
+        // Dropped when the lock is free: dropping may come back here.
+        let Ok(mut state) = self.state.try_lock() else { return };
+        let State { decoder, waiter, outcome, timer, .. } = &mut *state;
+        let kept = (decoder.take(), waiter.take(), outcome.take(), timer.take());
+        drop(state);
+        drop(kept);
     }
 
     fn _wake(slf: &Bound<'_, Self>) -> PyResult<()> {

@@ -10,6 +10,8 @@ mod decoder;
 mod errors;
 mod events;
 mod failure;
+#[cfg(unix)]
+mod gateway;
 mod json;
 mod network;
 mod pool;
@@ -42,6 +44,9 @@ mod _native {
     use super::events::{EventDecoder, ServerSentEvent};
     #[pymodule_export]
     use super::failure::Failure;
+    #[cfg(unix)]
+    #[pymodule_export]
+    use super::gateway::{Gateway, Job};
     #[pymodule_export]
     use super::network::NetworkError;
     #[pymodule_export]

@@ -194,6 +194,18 @@ impl Decoder {
         self.stream.done()
     }
 
+    /// Whether any choice has said anything yet.
+    #[must_use]
+    pub fn has_spoken(&self) -> bool {
+        self.stream.has_spoken_at_all()
+    }
+
+    /// The error that the next call returns, and every one after it.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Error> {
+        self.failed.as_ref()
+    }
+
     /// Another body follows that begins the answer again. What is handed out of it is what it adds to what was handed
     /// out before, and an error if that is not repeated first. With options.keep alone.
     pub fn restart(&mut self) -> Result<(), Error> {
@@ -307,6 +319,22 @@ impl Decoder {
         }
         Err(Error::new(Class::Connection, message))
     }
+}
+
+/// Reads a single response body as a stream of one event, for who wanted a stream: hands out its chunks.
+pub fn decode_document(
+    family: Family,
+    options: Options,
+    body: &[u8],
+    sink: &mut impl Sink,
+) -> Result<Option<Usage>, Error> {
+    let Options { dialect, include_usage, keep, fallback, answer_tool, .. } = options;
+    let mut stream = Stream::new(fallback, include_usage, keep, Account::new(dialect.reasoning));
+    if let Some(tool) = answer_tool {
+        stream.answers_by(tool);
+    }
+    family.wire().body(body, &mut stream, sink)?;
+    Ok(stream.usage().cloned())
 }
 
 /// Reads a single response body, and appends the response as JSON text. Gives the usage it has. `model` is the name that

@@ -273,6 +273,12 @@ impl Stream {
         self.choices.iter().any(|choice| choice.index == index && choice.spoken)
     }
 
+    /// Whether any choice has said anything yet.
+    #[must_use]
+    pub fn has_spoken_at_all(&self) -> bool {
+        self.choices.iter().any(|choice| choice.spoken)
+    }
+
     /// Whether the last event was handed out and the same one with another text may come as [`Stream::again`].
     #[must_use]
     pub fn repeatable(&self) -> bool {

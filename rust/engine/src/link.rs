@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustls::ClientConnection;
 
+use crate::tls;
 use crate::wait::{self, Want};
 
 /// A connection that stands. Reads and writes never block: they fail with [`io::ErrorKind::WouldBlock`].
@@ -51,20 +52,33 @@ impl Link {
         self.layers.push(layer);
     }
 
+    /// Whether no TLS is around it.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.layers.is_empty()
+    }
+
+    /// Whether the last layer's handshake is not done.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.layers.last().is_some_and(|layer| layer.is_handshaking())
+    }
+
+    /// Whether the server chose HTTP/2 in the handshake.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.layers.last().is_some_and(|layer| layer.alpn_protocol() == Some(tls::HTTP2))
+    }
+
     /// Goes on with the handshake of the last layer.
     pub(crate) fn handshake(&mut self) -> Result<(), Fault> {
         let Some((layer, below)) = self.layers.split_last_mut() else { return Ok(()) };
         let mut below = Below { socket: &self.socket, layers: below };
-        while layer.is_handshaking() {
-            send_out(layer, &mut below)?;
-            if layer.is_handshaking() {
-                if layer.read_tls(&mut below)? == 0 {
-                    return Err(Fault::Io(io::ErrorKind::UnexpectedEof.into()));
-                }
-                process(layer, &mut below)?;
+        let outcome = shake(layer, &mut below);
+        if matches!(&outcome, Err(Fault::Io(error)) if error.kind() != io::ErrorKind::WouldBlock) {
+            // It stopped listening; it may have said why.
+            while layer.read_tls(&mut below).is_ok_and(|count| count > 0) {
+                layer.process_new_packets().map_err(Fault::Tls)?;
             }
         }
-        send_out(layer, &mut below)
+        outcome
     }
 
     /// Some bytes; 0 at the end, if the other side ended properly.
@@ -150,6 +164,19 @@ impl Write for Below<'_> {
         send_out(top, &mut below).map_err(Fault::into_io)?;
         below.flush()
     }
+}
+
+fn shake(layer: &mut ClientConnection, below: &mut Below<'_>) -> Result<(), Fault> {
+    while layer.is_handshaking() {
+        send_out(layer, below)?;
+        if layer.is_handshaking() {
+            if layer.read_tls(below)? == 0 {
+                return Err(Fault::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+            process(layer, below)?;
+        }
+    }
+    send_out(layer, below)
 }
 
 fn send_out(layer: &mut ClientConnection, below: &mut Below<'_>) -> Result<(), Fault> {

@@ -1,10 +1,10 @@
-//! Limits of one deployment: requests and tokens a minute, requests at once.
+//! Limits of a deployment, or of whoever asks: requests and tokens a minute, requests at once.
 //!
 //! A request's tokens are known when it has ended. It is let in with an estimate, which is then put right.
 
 use super::window::{Count, Window};
 
-/// What a deployment allows; None is no limit.
+/// What is allowed; None is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Requests in any 60 seconds.
@@ -17,7 +17,7 @@ pub struct Limits {
 
 /// What keeps a request out.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Full {
+pub enum Full {
     /// Until this time at least.
     Until(f64),
     /// Until another request ends.
@@ -28,20 +28,26 @@ pub(crate) enum Full {
 
 /// What is used of the limits.
 #[derive(Clone, Debug)]
-pub(crate) struct Meter {
+pub struct Meter {
     limits: Limits,
     window: Window,
     pub(crate) in_flight: u32,
 }
 
 impl Meter {
-    pub(crate) fn new(limits: Limits) -> Self {
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
         Self { limits, window: Window::new(), in_flight: 0 }
+    }
+
+    /// Other limits from now on; what was counted stays.
+    pub fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     /// Whether one more request of about so many tokens is within the limits. One that is larger than the limit by
     /// itself is let in when nothing else counts, for it could never be otherwise.
-    pub(crate) fn check(&mut self, tokens: u64, now: f64) -> Result<(), Full> {
+    pub fn check(&mut self, tokens: u64, now: f64) -> Result<(), Full> {
         if [self.limits.rpm, self.limits.tpm, self.limits.max_parallel.map(u64::from)].contains(&Some(0)) {
             return Err(Full::Ever);
         }
@@ -59,13 +65,13 @@ impl Meter {
     }
 
     /// One more request.
-    pub(crate) fn take(&mut self, tokens: u64, now: f64) {
+    pub fn take(&mut self, tokens: u64, now: f64) {
         self.in_flight = self.in_flight.saturating_add(1);
         self.window.add(now, [1, tokens], now);
     }
 
     /// A request has ended that was taken then with this estimate, and had so many tokens.
-    pub(crate) fn settle(&mut self, taken: f64, estimated: u64, tokens: u64, now: f64) {
+    pub fn settle(&mut self, taken: f64, estimated: u64, tokens: u64, now: f64) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if tokens > estimated {
             self.window.add(taken, [0, tokens - estimated], now);

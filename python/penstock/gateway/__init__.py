@@ -1,0 +1,1 @@
+"""The proxy: an OpenAI-compatible gateway whose bytes move in Rust."""

@@ -1,0 +1,223 @@
+"""What others may see of the requests: lines for a log, and spans. Both are made of spend rows, after the fact.
+
+Never in either: keys, their hashes, headers, messages and answers, and who a client says its user is. The request's id
+leads to the rest, in the database.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from opentelemetry.trace import TracerProvider
+
+LOGGED = (
+    "id", "route", "status", "outcome", "error", "group", "deployment", "provider", "model", "stream", "seconds",
+    "first_token", "prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "cache_write_tokens",
+    "reasoning_tokens", "usage_complete", "cost", "chunks", "trace",
+)  # fmt: skip
+"""What a line of JSON has of a row, as far as it is known."""
+
+# What somebody else wrote must not steer a terminal, nor begin a line of its own.
+_TAME = dict.fromkeys((*range(32), *range(127, 160), 0x2028, 0x2029), 0xFFFD)
+
+
+def usage_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The tokens of a row, in OpenAI's shape."""
+    return {
+        "prompt_tokens": row.get("prompt_tokens"),
+        "completion_tokens": row.get("completion_tokens"),
+        "prompt_tokens_details": {name: row.get(name) for name in ("cached_tokens", "cache_write_tokens")},
+        "completion_tokens_details": {"reasoning_tokens": row.get("reasoning_tokens")},
+    }
+
+
+class AccessLog:
+    """A line for each request, when it has ended.
+
+    Args:
+        form: "json", a line of JSON; or "console", a line for people.
+        file: where the lines go. Default: standard output, as it is when a line is written.
+        name_of: gives the name of a key by its id, if it has one.
+    """
+
+    def __init__(
+        self,
+        form: str = "console",
+        file: "TextIO | None" = None,
+        *,
+        name_of: Callable[[str], str | None] = lambda _id: None,
+    ) -> None:
+        self._line = {"json": _json, "console": _console}[form]
+        self._file = file
+        self._name_of = name_of
+
+    def observe(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Writes the lines."""
+        lines = [self._line(row, self._name_of(row["key"]) if row.get("key") else None) for row in rows]
+        file = self._file or sys.stdout
+        file.write("\n".join(lines) + "\n")
+        file.flush()
+
+
+def _json(row: Mapping[str, Any], name: str | None) -> str:
+    ended = row["started"] + (row.get("seconds") or 0.0)
+    line: dict[str, Any] = {
+        "time": datetime.fromtimestamp(ended, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": "error" if row.get("outcome") in ("failed", "cut") else "info",
+        "event": "request",
+    }
+    line |= {field: value for field in LOGGED if (value := row.get(field)) is not None}
+    if name is not None:
+        line["key_name"] = name
+    tried = row.get("attempts") or ()
+    if len(tried) > 1:
+        line["attempts"] = [
+            {part: attempt.get(part) for part in ("deployment", "status", "error", "seconds")} for attempt in tried
+        ]
+    return orjson.dumps(line).decode()
+
+
+def _console(row: Mapping[str, Any], name: str | None) -> str:
+    ended = datetime.fromtimestamp(row["started"] + (row.get("seconds") or 0.0)).astimezone()
+    who = "/".join(part for part in (row.get("provider"), row.get("model")) if part)
+    words = [
+        f"{ended:%H:%M:%S}",
+        str(row.get("status") or "---"),
+        f"{row.get('seconds') or 0.0:.2f}s",
+        str(row.get("group") or row.get("route") or "-"),
+    ]
+    if who:
+        words.append(f"({who})")
+    prompt, completion = row.get("prompt_tokens"), row.get("completion_tokens")
+    if prompt is not None or completion is not None:
+        words.append(f"{'?' if prompt is None else prompt}+{'?' if completion is None else completion} tokens")
+    if row.get("cost") is not None:
+        words.append(f"${row['cost']:.6f}")
+    if name is not None:
+        words.append(f"key={name}")
+    if row.get("outcome") != "complete":
+        words.append(" ".join(str(part) for part in (row.get("outcome"), row.get("error")) if part))
+    tried = len(row.get("attempts") or ())
+    if tried > 1:
+        words.append(f"{tried} attempts")
+    words.append(str(row.get("id")))
+    return " ".join(words).translate(_TAME)
+
+
+class Spans:
+    """Spans of each request: that the gateway served it, and within it that a model was asked (`penstock[otel]`).
+
+    The client's `traceparent` is their parent, and whether they are kept is the client's decision where it made one.
+
+    Args:
+        provider: OpenTelemetry's own unless given; `exporting` makes one that sends them.
+    """
+
+    def __init__(self, provider: "TracerProvider | None" = None) -> None:
+        from opentelemetry import trace
+
+        from .._native import __version__
+
+        self._provider = provider
+        self._tracer = trace.get_tracer("penstock", __version__, provider)
+
+    def close(self) -> None:
+        """Sends what is left."""
+        shutdown = getattr(self._provider, "shutdown", None)
+        if shutdown is not None:
+            shutdown()
+
+    def observe(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Makes the spans."""
+        for row in rows:
+            self._span(row)
+
+    def _span(self, row: dict[str, Any]) -> None:
+        from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        from ..otel import used, whose
+
+        begin = int(row["started"] * 1e9)
+        end = begin + int((row.get("seconds") or 0.0) * 1e9)
+        parent = None
+        if row.get("trace"):
+            from opentelemetry.context import Context
+
+            parent = TraceContextTextMapPropagator().extract({"traceparent": row["trace"]}, Context())
+        route, status = row.get("route") or "/", row.get("status")
+        failed: dict[str, Any] = {}
+        wrong = None
+        if row.get("outcome") in ("failed", "cut"):
+            failed["error.type"] = row.get("error") or row["outcome"]
+            wrong = Status(StatusCode.ERROR)
+        served = self._tracer.start_span(
+            f"POST {route}",
+            parent,
+            kind=SpanKind.SERVER,
+            start_time=begin,
+            attributes={
+                "http.request.method": "POST",
+                "http.route": route,
+                **({} if status is None else {"http.response.status_code": status}),
+                "penstock.request.id": str(row.get("id")),
+                "penstock.group": row.get("group") or "",
+                "penstock.ended": row.get("outcome") or "",
+                **failed,
+            },
+        )
+        tried = row.get("attempts") or ()
+        if served.is_recording() and (tried or row.get("deployment")):
+            operation = "embeddings" if route.endswith("/embeddings") else "chat"
+            model = row.get("model") or row.get("group") or ""
+            attributes = whose(operation, row.get("provider"), model) | used(usage_of(row)) | failed
+            attributes["gen_ai.request.stream"] = row.get("stream")
+            attributes["gen_ai.response.time_to_first_chunk"] = row.get("first_token")
+            attributes["penstock.cost"] = row.get("cost")
+            attributes["penstock.deployment"] = row.get("deployment")
+            asked = self._tracer.start_span(
+                f"{operation} {model}",
+                set_span_in_context(served, parent),
+                kind=SpanKind.CLIENT,
+                start_time=begin,
+                attributes={name: value for name, value in attributes.items() if value is not None},
+            )
+            at = begin
+            for attempt in tried[:-1]:
+                # Pauses between attempts are not told: an attempt that failed is put where the last one ended.
+                at += int((attempt.get("seconds") or 0.0) * 1e9)
+                said = {name: value for name in ("deployment", "status", "error") if (value := attempt.get(name))}
+                asked.add_event("penstock.attempt.failed", said, min(at, end))
+            if wrong is not None:
+                asked.set_status(wrong)
+            asked.end(end)
+        if wrong is not None:
+            served.set_status(wrong)
+        served.end(end)
+
+
+def exporting() -> "TracerProvider":
+    """A provider that sends spans where the variables of OpenTelemetry say, such as OTEL_EXPORTER_OTLP_ENDPOINT.
+
+    Raises:
+        ModuleNotFoundError: `opentelemetry-sdk` or `opentelemetry-exporter-otlp-proto-http` is not installed.
+    """
+    import os
+    from importlib import import_module
+
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    exporter = import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter()
+    # Its name by the variable, if there is one; else ours.
+    named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": "penstock"}
+    provider = TracerProvider(resource=Resource.create(named))
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return provider

@@ -1,0 +1,165 @@
+//! The gateway as a whole.
+
+use std::io;
+use std::net::{TcpListener, ToSocketAddrs};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
+
+use crate::planner::Job;
+use crate::serve::{Phase, Workers};
+use crate::state::{Shared, State};
+use crate::tables::Tables;
+
+/// For streams that are cut to say so to their clients.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How often it is looked whether requests are still under way.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A proxy: what it serves, and the threads that do.
+#[derive(Debug)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+    workers: Mutex<Option<Workers>>,
+}
+
+/// Certificate chain and key of a server, as files of PEM.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity<'p> {
+    pub certificates: &'p Path,
+    pub key: &'p Path,
+}
+
+fn read(tables: &[u8]) -> Result<Tables, String> {
+    serde_json::from_slice(tables).map_err(|error| error.to_string())
+}
+
+impl Gateway {
+    /// Serves nothing yet. The tables are JSON, see [`Tables`]; the error says what cannot be.
+    pub fn new(tables: &[u8]) -> Result<Self, String> {
+        Ok(Self { shared: Arc::new(Shared::new(read(tables)?)?), workers: Mutex::new(None) })
+    }
+
+    fn workers(&self) -> MutexGuard<'_, Option<Workers>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves from here on; gives the port.
+    pub fn listen(&self, host: &str, port: u16, threads: usize, tls: Option<Identity<'_>>) -> io::Result<u16> {
+        let mut workers = self.workers();
+        if workers.is_some() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it listens already"));
+        }
+        let tls = tls.map(acceptor).transpose()?;
+        let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
+        let listener = TcpListener::bind(addresses.as_slice())?;
+        let started = Workers::start(&self.shared, &listener, threads, tls.as_ref())?;
+        let port = started.address.port();
+        *workers = Some(started);
+        Ok(port)
+    }
+
+    /// Other tables from now on, whole or not at all. What is under way keeps the old ones.
+    pub fn reload(&self, tables: &[u8]) -> Result<(), String> {
+        let before = self.shared.state.load_full();
+        self.shared.state.store(Arc::new(State::new(read(tables)?, Some(&before))?));
+        Ok(())
+    }
+
+    /// Takes keys in: JSON, an array of objects.
+    pub fn put_keys(&self, keys: &[u8]) -> Result<(), String> {
+        self.shared.keys.put(keys)
+    }
+
+    pub fn drop_keys(&self, ids: &[String]) {
+        self.shared.keys.drop(ids);
+    }
+
+    /// The next thing to do; waits so long for one.
+    #[must_use]
+    pub fn next_job(&self, wait: Duration) -> Option<Job> {
+        self.shared.planner.next(wait)
+    }
+
+    /// Up to so many rows, each a JSON object; waits so long for the first.
+    #[must_use]
+    pub fn take_rows(&self, most: usize, wait: Duration) -> Vec<Vec<u8>> {
+        self.shared.ledger.take(most, wait)
+    }
+
+    /// How things are: JSON.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        self.shared.snapshot(&self.shared.state.load())
+    }
+
+    /// Takes no more requests and waits for those under way, so long; how many had to be cut after that.
+    pub fn drain(&self, wait: Duration) -> usize {
+        self.shared.draining.store(true, Ordering::Release);
+        self.enter(Phase::Draining);
+        let left = self.wait_for_quiet(wait);
+        if left > 0 {
+            self.shared.cutting.store(true, Ordering::Release);
+            self.enter(Phase::Cutting);
+            self.wait_for_quiet(LAST_WORDS);
+        }
+        left
+    }
+
+    fn enter(&self, phase: Phase) {
+        if let Some(workers) = self.workers().as_ref() {
+            workers.enter(phase);
+        }
+    }
+
+    /// How many requests are under way after so long at most.
+    fn wait_for_quiet(&self, wait: Duration) -> usize {
+        let until = Instant::now().checked_add(wait);
+        loop {
+            let busy = self.shared.busy.load(Ordering::Acquire);
+            if busy == 0 || until.is_some_and(|until| Instant::now() >= until) {
+                return busy;
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Ends the threads, and whoever waits for jobs.
+    pub fn close(&self) {
+        self.shared.planner.close();
+        let workers = self.workers().take();
+        if let Some(workers) = workers {
+            workers.join();
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn acceptor(identity: Identity<'_>) -> io::Result<TlsAcceptor> {
+    let wrong =
+        |path: &Path, why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
+    let Identity { certificates, key } = identity;
+    let chain: Vec<_> = CertificateDer::pem_file_iter(certificates)
+        .and_then(Iterator::collect)
+        .map_err(|error| wrong(certificates, error.to_string()))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, error.to_string()))?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
+        .map_err(|error| wrong(certificates, error.to_string()))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}

@@ -1,0 +1,193 @@
+//! Sockets in: threads, each with a runtime of its own, that share one listening socket.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::route;
+use crate::state::Shared;
+use crate::upstream::duration;
+
+/// Bytes that may wait for one slow client before its upstream is no longer read.
+const BUFFER: usize = 64 << 10;
+
+/// After an error of accept that lasts, such as no more descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The first byte of a TLS handshake.
+const HANDSHAKE: u8 = 0x16;
+
+/// What the threads are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Phase {
+    #[default]
+    Serving,
+    /// Connections close when their request is over.
+    Draining,
+    /// Streams end where they are.
+    Cutting,
+    /// Everything ends.
+    Over,
+}
+
+/// Threads that serve.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    phase: watch::Sender<Phase>,
+    threads: Vec<JoinHandle<()>>,
+    pub(crate) address: SocketAddr,
+}
+
+impl Workers {
+    pub(crate) fn start(
+        shared: &Arc<Shared>,
+        listener: &TcpListener,
+        count: usize,
+        tls: Option<&TlsAcceptor>,
+    ) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let mut workers = Self { phase, threads: Vec::new(), address };
+        for number in 0..count.max(1) {
+            let (shared, listener, tls) = (Arc::clone(shared), listener.try_clone()?, tls.cloned());
+            let phases = phases.clone();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let work = move || runtime.block_on(serve(shared, listener, tls, phases));
+            workers.threads.push(thread::Builder::new().name(format!("penstock-{number}")).spawn(work)?);
+        }
+        Ok(workers)
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    pub(crate) fn join(self) {
+        self.enter(Phase::Over);
+        for thread in self.threads {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn serve(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    mut phases: watch::Receiver<Phase>,
+) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            changed = phases.changed() => {
+                if changed.is_err() || *phases.borrow() == Phase::Over {
+                    return;
+                }
+                continue;
+            }
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                // An event is sent when it is there, and does not wait for the acknowledgement of the one before.
+                let _ = socket.set_nodelay(true);
+                tokio::spawn(connection(Arc::clone(&shared), socket, tls.clone(), phases.clone()));
+            }
+            Err(error) if is_of_connection(&error) => {}
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Whether an error of accept is about the one connection.
+fn is_of_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+async fn connection(
+    shared: Arc<Shared>,
+    mut socket: TcpStream,
+    tls: Option<TlsAcceptor>,
+    phases: watch::Receiver<Phase>,
+) {
+    let patience = duration(shared.state.load().settings.head_seconds).unwrap_or(Duration::MAX);
+    let mut first = [0];
+    // Whoever says nothing is not waited for.
+    match tokio::time::timeout(patience, socket.peek(&mut first)).await {
+        Ok(Ok(1)) => {}
+        _ => return,
+    }
+    let shakes_hands = first == [HANDSHAKE];
+    match tls {
+        Some(tls) if shakes_hands => match tokio::time::timeout(patience, tls.accept(socket)).await {
+            Ok(Ok(socket)) => requests(shared, socket, phases, patience).await,
+            Ok(Err(error)) => shared.log(&format!("a TLS handshake failed: {error}")),
+            Err(_) => {}
+        },
+        None if !shakes_hands => requests(shared, socket, phases, patience).await,
+        Some(_) => {
+            shared.log("a client spoke plain HTTP to the TLS port: its URL must begin with https://");
+            let told = "this port speaks TLS: the URL begins with https://\n";
+            let response = format!(
+                "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{told}",
+                told.len()
+            );
+            let _ = socket.write_all(response.as_bytes()).await;
+            let _ = socket.shutdown().await;
+        }
+        None => {
+            shared.log("a client spoke TLS to the plain port: its URL must begin with http://, or give a certificate");
+            // A fatal alert: unexpected message.
+            let _ = socket.write_all(&[0x15, 3, 1, 0, 2, 2, 10]).await;
+            let _ = socket.shutdown().await;
+        }
+    }
+}
+
+async fn requests(
+    shared: Arc<Shared>,
+    socket: impl AsyncRead + AsyncWrite + Unpin,
+    mut phases: watch::Receiver<Phase>,
+    patience: Duration,
+) {
+    let max_head = shared.state.load().settings.max_head;
+    let service = service_fn(move |request| {
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, std::convert::Infallible>(route::answer(shared, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience)
+        .max_buf_size(BUFFER.max(max_head))
+        .serve_connection(TokioIo::new(socket), service);
+    let mut connection = std::pin::pin!(connection);
+    loop {
+        tokio::select! {
+            // A client that breaks off is no news.
+            _ = connection.as_mut() => return,
+            changed = phases.changed() => match *phases.borrow_and_update() {
+                _ if changed.is_err() => return,
+                Phase::Over => return,
+                // While requests are refused the connections stay: who asks is told, and health checks too.
+                Phase::Serving | Phase::Draining => {}
+                // What is under way is polled again, and finds that it has to end.
+                Phase::Cutting => connection.as_mut().graceful_shutdown(),
+            },
+        }
+    }
+}
