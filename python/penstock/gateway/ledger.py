@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -84,6 +84,7 @@ class Ledger:
         observers: are shown each row, with its cost.
         flush_seconds: see above. poll_seconds: between two looks for keys that other nodes have changed.
         retention_days: after which requests are deleted. None: never. The sums of days stay.
+        prices: as `completion_cost` takes them, for rows that come without a cost.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Ledger:
         flush_seconds: float = 1.0,
         poll_seconds: float = 2.0,
         retention_days: float | None = None,
+        prices: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.spill = Spill(spill)
         self.written = 0
@@ -104,7 +106,7 @@ class Ledger:
         self._gateway = gateway
         self._keyring = keyring or Keyring(store, gateway)
         self._observers = list(observers)
-        self._prices = Prices()
+        self._prices = Prices(prices)
         self._tick = flush_seconds / 2
         self._poll = poll_seconds
         self._retention = retention_days
@@ -389,7 +391,8 @@ def _amounts(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
 class Prices:
     """The cost of rows that came without one: the gateway knows only prices that are the same for every prompt."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self._table = table
         self._unknown: dict[str, float] = {}
 
     def cost(self, row: dict[str, Any]) -> float | None:
@@ -402,9 +405,8 @@ class Prices:
         if self._unknown.get(model, 0.0) > now:
             return None
         try:
-            return float(
-                completion_cost(model=model, usage=usage_of(row), at=datetime.fromtimestamp(row["started"], UTC))
-            )
+            at = datetime.fromtimestamp(row["started"], UTC)
+            return float(completion_cost(model=model, usage=usage_of(row), prices=self._table, at=at))
         except Exception as error:  # noqa: BLE001  a row without a price is still a row
             if not isinstance(error, BadRequestError):
                 log.warning("the price of %s: %s", model, error)

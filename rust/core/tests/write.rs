@@ -14,7 +14,7 @@ use penstock_core::error::{Class, Error};
 use penstock_core::json::{Cursor, Str};
 use penstock_core::stream::{Part, Sink};
 use penstock_core::usage::Usage;
-use penstock_core::write::{ChatWriter, error_body};
+use penstock_core::write::{ChatWriter, MessagesWriter, Writer, error_body, messages_error, messages_response};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -82,8 +82,16 @@ fn write<'p>(
     pieces: impl IntoIterator<Item = &'p [u8]>,
     model: Option<&str>,
 ) -> Vec<u8> {
+    write_to(Writer::Chat(ChatWriter::new(model.map(str::to_owned))), family, options, pieces)
+}
+
+fn write_to<'p>(
+    mut writer: Writer,
+    family: Family,
+    options: Options,
+    pieces: impl IntoIterator<Item = &'p [u8]>,
+) -> Vec<u8> {
     let mut decoder = Decoder::new(family, options);
-    let mut writer = ChatWriter::new(model.map(str::to_owned));
     let mut out = Vec::new();
     let mut outcome = Ok(());
     for piece in pieces {
@@ -358,4 +366,135 @@ fn an_error_ends_the_stream_and_has_its_class() {
         let error = read_again(&written, true).error.unwrap();
         assert_eq!((error.class, error.message.as_str()), (as_read(class), "it broke"));
     }
+}
+
+fn write_message<'p>(family: Family, options: Options, pieces: impl IntoIterator<Item = &'p [u8]>) -> Vec<u8> {
+    write_to(Writer::Messages(MessagesWriter::new(None)), family, options, pieces)
+}
+
+fn read_message(written: &[u8]) -> Seen {
+    let fallback = Head { id: "unused".into(), created: 1, model: "unused".into() };
+    decode_pieces_of(Family::Anthropic, Options { fallback, ..with_usage() }, [written])
+}
+
+/// The events of a message, each with the name of its type, in the order that the API has them in.
+fn message_events(written: &[u8], name: &str) -> Vec<Value> {
+    let text = std::str::from_utf8(written).unwrap();
+    let events = text.split_terminator("\n\n").map(|event| {
+        let (kind, data) = event.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+        let event: Value = serde_json::from_str(data).unwrap();
+        assert_eq!(event["type"], kind, "{name}");
+        event
+    });
+    let events: Vec<Value> = events.collect();
+    let (mut open, mut next) = (None, 0);
+    for (place, event) in events.iter().enumerate() {
+        let index = &event["index"];
+        match event["type"].as_str().unwrap() {
+            "message_start" => assert_eq!(place, 0, "{name}"),
+            "content_block_start" => {
+                assert_eq!((open.replace(index), index), (None, &json!(next)), "{name}: {event}");
+                next += 1;
+            }
+            "content_block_delta" => {
+                // Only what comes late for a call stands elsewhere.
+                let is_late = event["delta"]["type"] == "input_json_delta" && index.as_u64().unwrap() < next;
+                assert!(open == Some(index) || is_late, "{name}: {event}");
+            }
+            "content_block_stop" => assert_eq!(open.take(), Some(index), "{name}: {event}"),
+            "message_delta" => assert_eq!((open, place), (None, events.len() - 2), "{name}"),
+            "message_stop" | "error" => assert_eq!(place, events.len() - 1, "{name}"),
+            kind => panic!("{name}: {kind}"),
+        }
+    }
+    assert!(matches!(events.last().unwrap()["type"].as_str(), Some("message_stop" | "error")), "{name}");
+    events
+}
+
+/// Calls as their JSON says, however it is spelled; without arguments they have an empty object.
+fn calls(message: &Value) -> Vec<(Value, Value, Value)> {
+    let calls = message["tool_calls"].as_array().into_iter().flatten();
+    let arguments = |call: &Value| match call["function"]["arguments"].as_str().unwrap_or_default() {
+        "" | "null" => json!({}),
+        text => serde_json::from_str(text).unwrap_or(text.into()),
+    };
+    // Custom tools have none: no request for a message can ask for them.
+    let name = |call: &Value| call["function"]["name"].as_str().unwrap_or_default().into();
+    calls.map(|call| (call["id"].clone(), name(call), arguments(call))).collect()
+}
+
+/// What a message can say of a choice.
+fn said(choice: &Value) -> Value {
+    let message = &choice["message"];
+    let text = |name: &str| message[name].as_str().unwrap_or_default().to_owned();
+    let reason = match choice["finish_reason"].as_str() {
+        Some("function_call") => "tool_calls",
+        // None is given; a message needs one.
+        None if message["tool_calls"].is_array() => "tool_calls",
+        reason => reason.unwrap_or("stop"),
+    };
+    json!([text("content") + &text("refusal"), text("reasoning_content"), reason, calls(message)])
+}
+
+/// All that is counted; what is unknown is 0 in a message.
+fn counts(usage: Option<&Usage>) -> [u64; 5] {
+    let counts = usage.map(|usage| usage.counts.clone()).unwrap_or_default();
+    [counts.prompt, counts.completion, counts.cached, counts.cache_write, counts.reasoning]
+        .map(Option::unwrap_or_default)
+}
+
+#[test]
+fn messages_say_what_the_chunks_say() {
+    for Stream { name, family, dialect, body } in streams() {
+        let options = Options { dialect, ..with_usage() };
+        let seen = decode_pieces_of(family, options.clone(), [body.as_slice()]);
+        let written = write_message(family, options.clone(), [body.as_slice()]);
+        let events = message_events(&written, &name);
+        let again = read_message(&written);
+        let class = |error: Option<Error>| error.map(|error| error.class);
+        assert_eq!(class(again.error.clone()), class(seen.error.clone()).map(as_read), "{name}");
+        if seen.error.is_none() {
+            assert_eq!(events.last().unwrap()["type"], "message_stop", "{name}");
+            assert_eq!(counts(again.usage.as_ref()), counts(seen.usage.as_ref()), "{name}");
+            let (response, message) = (seen.response.as_ref().unwrap(), again.response.as_ref().unwrap());
+            assert_eq!((&message["id"], &message["model"]), (&response["id"], &response["model"]), "{name}");
+            let choices = response["choices"].as_array().unwrap();
+            let first = choices.iter().find(|choice| choice["index"] == 0);
+            assert_eq!(said(&message["choices"][0]), said(first.unwrap_or(&Value::Null)), "{name}");
+            if family == Family::Anthropic {
+                assert_eq!(message["choices"], response["choices"], "{name}");
+            }
+            check_response(response, &seen, &name);
+        }
+        for part in ["content", "reasoning_content"] {
+            let pieces = |seen: &Seen| -> Vec<String> {
+                seen.texts(part).into_iter().filter(|text| !text.is_empty()).map(str::to_owned).collect()
+            };
+            if seen.texts("refusal").concat().is_empty() {
+                assert_eq!(pieces(&again), pieces(&seen), "{name}: piece by piece");
+            }
+        }
+        if body.len() < 40_000 {
+            let split = write_message(family, options, body.chunks(1));
+            assert!(split == written, "{name}: another stream when it comes byte by byte");
+        }
+    }
+}
+
+/// The same for a whole completion.
+fn check_response(response: &Value, seen: &Seen, name: &str) {
+    let usage = seen.usage.as_ref().map(usage_json);
+    let completion = match &usage {
+        Some(usage) => with(response.clone(), "usage", usage.clone()),
+        None => response.clone(),
+    };
+    let mut out = Vec::new();
+    messages_response(completion.to_string().as_bytes(), Some("alias"), &mut out).unwrap();
+    let mut chat = Vec::new();
+    let fallback = options().fallback;
+    let usage = decode_response(Family::Anthropic, Dialect::default(), fallback, None, None, &out, &mut chat).unwrap();
+    let again: Value = serde_json::from_slice(&chat).unwrap();
+    assert_eq!((&again["id"], again["model"].as_str()), (&response["id"], Some("alias")), "{name}");
+    assert_eq!(said(&again["choices"][0]), said(&response["choices"][0]), "{name}");
+    assert_eq!(counts(usage.as_ref()), counts(seen.usage.as_ref()), "{name}");
 }

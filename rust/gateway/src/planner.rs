@@ -119,6 +119,11 @@ impl Planner {
         answered.await.ok()
     }
 
+    /// How many nobody has taken yet.
+    pub(crate) fn waiting(&self) -> usize {
+        self.jobs().waiting.len()
+    }
+
     /// The next job; waits so long for one.
     pub fn next(&self, wait: Duration) -> Option<Job> {
         let until = Instant::now() + wait;
