@@ -70,6 +70,7 @@ class Key:
             "max_parallel": self.max_parallel,
             "budget": None if self.budget is None else dollars(self.budget),
             "spent": dollars(self.spent + unwritten),
+            "period": self.budget_reset,
             "expires": self.expires,
             "blocked": self.blocked,
         }

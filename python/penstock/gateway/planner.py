@@ -197,6 +197,8 @@ def request_of(deployment: Deployment, model: str, messages: Any, stream: bool, 
         AuthenticationError: there is no key.
     """
     wanted, more = judged(deployment, given)
+    if deployment.open is not None and {".", ".."} & set(model.split("/")):
+        raise BadRequestError(f"there is no model {model!r}", param="model")  # it may stand in the path
     named = deployment.model_for(model)
     own = _left(deployment, named, wanted)
     if more:
