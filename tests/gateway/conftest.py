@@ -63,7 +63,7 @@ class Postgres:
         deadline = time.monotonic() + 30
         while True:
             try:
-                psycopg.connect(self.url("postgres")).close()
+                psycopg.connect(self.url()).close()
             except psycopg.OperationalError:
                 assert time.monotonic() < deadline, (self.folder / "log").read_text()
                 time.sleep(0.05)
@@ -77,17 +77,17 @@ class Postgres:
             self.process.wait(30)
             self.process = None
 
-    def url(self, name: str) -> str:
-        return f"postgresql://penstock@/{name}?host={self.folder}"
+    def url(self) -> str:
+        return f"postgresql://penstock@/postgres?host={self.folder}"
 
     def make(self) -> str:
-        """The URL of a database that is new."""
+        """The URL of what is as good as a new database, and made in no time: a schema."""
         import psycopg
 
         name = f"test_{secrets.token_hex(6)}"
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
-        return self.url(name)
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(f"CREATE SCHEMA {name}".encode())
+        return f"{self.url()}&options=-csearch_path%3D{name}"
 
 
 def binaries() -> Path | None:

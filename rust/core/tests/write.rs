@@ -404,7 +404,7 @@ fn message_events(written: &[u8], name: &str) -> Vec<Value> {
             "content_block_stop" => assert_eq!(open.take(), Some(index), "{name}: {event}"),
             "message_delta" => assert_eq!((open, place), (None, events.len() - 2), "{name}"),
             "message_stop" | "error" => assert_eq!(place, events.len() - 1, "{name}"),
-            kind => panic!("{name}: {kind}"),
+            kind => unreachable!("{name}: {kind}"),
         }
     }
     assert!(matches!(events.last().unwrap()["type"].as_str(), Some("message_stop" | "error")), "{name}");
@@ -495,6 +495,266 @@ fn check_response(response: &Value, seen: &Seen, name: &str) {
     let usage = decode_response(Family::Anthropic, Dialect::default(), fallback, None, None, &out, &mut chat).unwrap();
     let again: Value = serde_json::from_slice(&chat).unwrap();
     assert_eq!((&again["id"], again["model"].as_str()), (&response["id"], Some("alias")), "{name}");
-    assert_eq!(said(&again["choices"][0]), said(&response["choices"][0]), "{name}");
+    let mut expected = said(&response["choices"][0]);
+    for call in expected[3].as_array_mut().unwrap() {
+        // Cut short: an input is an object all the same.
+        if call[2].is_string() {
+            call[2] = json!({});
+        }
+    }
+    assert_eq!(said(&again["choices"][0]), expected, "{name}");
     assert_eq!(counts(usage.as_ref()), counts(seen.usage.as_ref()), "{name}");
+}
+
+/// The events of a message written from these, without the first and the last, and its usage.
+fn message_of(deltas: &[Value]) -> Vec<Value> {
+    let events: Vec<Value> = deltas.iter().map(|delta| common::event(delta, None)).collect();
+    let written = write_message(Family::Chat, with_usage(), [common::done(&events).as_slice()]);
+    let events = message_events(&written, "authored");
+    events[1..events.len() - 2].to_vec()
+}
+
+fn block_start(index: u32, block: &Value) -> Value {
+    json!({"type": "content_block_start", "index": index, "content_block": block})
+}
+
+fn block_delta(index: u32, delta: &Value) -> Value {
+    json!({"type": "content_block_delta", "index": index, "delta": delta})
+}
+
+fn block_stop(index: u32) -> Value {
+    json!({"type": "content_block_stop", "index": index})
+}
+
+fn text_delta(index: u32, text: &str) -> Value {
+    block_delta(index, &json!({"type": "text_delta", "text": text}))
+}
+
+fn input_delta(index: u32, text: &str) -> Value {
+    block_delta(index, &json!({"type": "input_json_delta", "partial_json": text}))
+}
+
+#[test]
+fn a_message_has_a_beginning_and_an_end() {
+    let usage = json!({"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120, "cost": 0.5,
+        "prompt_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 30},
+        "completion_tokens_details": {"reasoning_tokens": 5}});
+    let body = common::done(&[
+        common::event(&json!({"role": "assistant", "content": ""}), None),
+        common::event(&json!({"content": "Hi"}), Some("length")),
+        with(with(json!({"choices": []}), "id", "chatcmpl-1".into()), "usage", usage),
+    ]);
+    let writer = Writer::Messages(MessagesWriter::new(Some("alias".into())));
+    let written = write_to(writer, Family::Chat, with_usage(), [body.as_slice()]);
+    let expected = [
+        json!({"type": "message_start", "message": {
+            "id": "chatcmpl-1", "type": "message", "role": "assistant", "model": "alias", "content": [],
+            "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 0, "output_tokens": 0},
+        }}),
+        block_start(0, &json!({"type": "text", "text": ""})),
+        text_delta(0, "Hi"),
+        block_stop(0),
+        json!({"type": "message_delta", "delta": {"stop_reason": "max_tokens", "stop_sequence": null}, "usage": {
+            "input_tokens": 10, "cache_creation_input_tokens": 30, "cache_read_input_tokens": 60, "output_tokens": 20,
+            "output_tokens_details": {"thinking_tokens": 5}, "cost": 0.5,
+        }}),
+        json!({"type": "message_stop"}),
+    ];
+    assert_eq!(message_events(&written, "authored"), expected);
+    // Its end is told once, and an empty stream is a message too.
+    let mut writer = MessagesWriter::new(None);
+    writer.done();
+    writer.done();
+    let kinds: Vec<Value> = message_events(&writer.take(), "empty").iter().map(|event| event["type"].clone()).collect();
+    assert_eq!(kinds, ["message_start", "message_delta", "message_stop"]);
+}
+
+#[test]
+fn a_text_of_another_kind_is_another_block() {
+    let events = message_of(&[
+        json!({"role": "assistant", "content": "", "reasoning_content": "Hm"}),
+        json!({"reasoning_content": "."}),
+        json!({"content": "A"}),
+        json!({"content": "B"}),
+        json!({"refusal": "No"}),
+        json!({"reasoning_content": "?"}),
+    ]);
+    let thinking = json!({"type": "thinking", "thinking": "", "signature": ""});
+    let thought = |index, text: &str| block_delta(index, &json!({"type": "thinking_delta", "thinking": text}));
+    let expected = [
+        block_start(0, &thinking),
+        thought(0, "Hm"),
+        thought(0, "."),
+        block_stop(0),
+        block_start(1, &json!({"type": "text", "text": ""})),
+        text_delta(1, "A"),
+        text_delta(1, "B"),
+        text_delta(1, "No"),
+        block_stop(1),
+        block_start(2, &thinking),
+        thought(2, "?"),
+        block_stop(2),
+    ];
+    assert_eq!(events, expected);
+}
+
+#[test]
+fn calls_are_blocks_and_nothing_late_is_lost() {
+    let calls = |calls: Value| json!({"tool_calls": calls});
+    let events = message_of(&[
+        calls(json!([{"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}])),
+        calls(json!([{"index": 0, "function": {"arguments": "{\"x\""}}])),
+        calls(
+            json!([{"index": 1, "id": "b", "function": {"name": "g", "arguments": "null"}, "caller": {"type": "direct"}}]),
+        ),
+        calls(json!([{"index": 0, "function": {"arguments": ":"}}])),
+        calls(json!([{"index": 0, "function": {"arguments": "1}"}}])),
+        calls(json!([{"index": 2, "id": "c", "function": {"arguments": "{"}}])),
+        calls(json!([{"index": 2, "function": {"arguments": "}"}}])),
+        calls(json!([{"index": 2, "function": {"name": "h", "arguments": " "}}])),
+        calls(json!([{"index": 3, "id": "d", "function": {"arguments": "{}"}}])),
+    ]);
+    let tool = |id: &str, name: &str| json!({"type": "tool_use", "id": id, "name": name, "input": {}});
+    let expected = [
+        block_start(0, &tool("a", "f")),
+        input_delta(0, "{\"x\""),
+        block_stop(0),
+        block_start(1, &with(tool("b", "g"), "caller", json!({"type": "direct"}))),
+        input_delta(0, ":"),
+        input_delta(0, "1}"),
+        block_stop(1),
+        block_start(2, &tool("c", "h")),
+        input_delta(2, "{}"),
+        input_delta(2, " "),
+        block_stop(2),
+        block_start(3, &tool("d", "")),
+        input_delta(3, "{}"),
+        block_stop(3),
+    ];
+    assert_eq!(events, expected);
+}
+
+#[test]
+fn blocks_that_have_to_go_back_are_blocks_again() {
+    let signed = json!({"type": "thinking", "signature": "sig"});
+    let piece = |text: &str| json!({"type": "thinking", "thinking": text, "signature": null});
+    let redacted = json!({"type": "redacted_thinking", "data": "x"});
+    let search = json!({"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}});
+    let place = json!({"type": "char_location", "document_index": 0, "cited_text": "c"});
+    let events = message_of(&[
+        json!({"reasoning_content": "Hm"}),
+        json!({"thinking_blocks": [signed]}),
+        json!({"thinking_blocks": [redacted, signed]}),
+        json!({"reasoning_content": "so", "thinking_blocks": [piece("so")]}),
+        json!({"reasoning_content": " on", "thinking_blocks": [piece(" on")]}),
+        json!({"content_blocks": [search, {"toolUse": {}}]}),
+        json!({"annotations": [{"type": "url_citation", "url_citation": {"url": "u", "title": "t", "content": "c"}},
+                               place, {"type": "file_citation"}]}),
+        json!({"content": "A"}),
+    ]);
+    let thinking = json!({"type": "thinking", "thinking": "", "signature": ""});
+    let thought = |index, text: &str| block_delta(index, &json!({"type": "thinking_delta", "thinking": text}));
+    let signature = |index| block_delta(index, &json!({"type": "signature_delta", "signature": "sig"}));
+    let citation = |citation: &Value| block_delta(5, &json!({"type": "citations_delta", "citation": citation}));
+    let expected = [
+        block_start(0, &thinking),
+        thought(0, "Hm"),
+        signature(0),
+        block_stop(0),
+        block_start(1, &redacted),
+        block_stop(1),
+        block_start(2, &thinking),
+        signature(2),
+        block_stop(2),
+        block_start(3, &thinking),
+        thought(3, "so"),
+        thought(3, " on"),
+        block_stop(3),
+        block_start(4, &search),
+        block_stop(4),
+        block_start(5, &json!({"type": "text", "text": ""})),
+        citation(&json!({"type": "web_search_result_location", "url": "u", "title": "t", "content": "c",
+                         "cited_text": "c", "encrypted_index": ""})),
+        citation(&place),
+        text_delta(5, "A"),
+        block_stop(5),
+    ];
+    assert_eq!(events, expected);
+}
+
+#[test]
+fn only_the_first_choice_has_a_place_in_a_message() {
+    let event = |index: u32, text: &str| json!({"choices": [{"index": index, "delta": {"content": text}}]});
+    let events = [event(1, "no"), event(1, "no"), event(0, "A"), event(0, "B"), event(1, "no"), event(1, "no")];
+    let written = write_message(Family::Chat, with_usage(), [common::done(&events).as_slice()]);
+    assert_eq!(read_message(&written).text("content"), "AB");
+}
+
+#[test]
+fn a_reason_of_this_api_stays_if_it_means_the_same() {
+    let reason = |finish: &str, provider: &str| {
+        let completion = json!({"choices": [{"message": {"content": "A"}, "finish_reason": finish,
+            "provider_finish_reason": provider, "stop_sequence": "###"}]});
+        let mut out = Vec::new();
+        messages_response(completion.to_string().as_bytes(), None, &mut out).unwrap();
+        let message: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(message["stop_sequence"], "###");
+        message["stop_reason"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(reason("stop", "pause_turn"), "pause_turn");
+    assert_eq!(reason("stop", "stop_sequence"), "stop_sequence");
+    assert_eq!(reason("length", "model_context_window_exceeded"), "model_context_window_exceeded");
+    // The tool that the answer was given by was not the client's.
+    assert_eq!(reason("stop", "tool_use"), "end_turn");
+    assert_eq!(reason("tool_calls", "STOP"), "tool_use");
+    assert_eq!(reason("content_filter", "SAFETY"), "refusal");
+}
+
+#[test]
+fn what_a_compaction_took_is_counted_once() {
+    let body = common::sse(&[
+        json!({"type": "message_start", "message": {"id": "m", "content": [], "usage": {"input_tokens": 181}}}),
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7, "iterations": [
+            {"type": "compaction", "input_tokens": 100, "output_tokens": 3},
+            {"type": "message", "input_tokens": 181, "output_tokens": 7},
+        ]}}),
+        json!({"type": "message_stop"}),
+    ]);
+    let seen = decode_pieces_of(Family::Anthropic, with_usage(), [body.as_slice()]);
+    let again = read_message(&write_message(Family::Anthropic, with_usage(), [body.as_slice()]));
+    assert_eq!(counts(seen.usage.as_ref()), [281, 10, 0, 0, 0]);
+    assert_eq!(counts(again.usage.as_ref()), counts(seen.usage.as_ref()));
+}
+
+#[test]
+fn errors_are_written_as_anthropic_writes_them() {
+    let body = |error: &Error| -> Value {
+        let mut out = Vec::new();
+        messages_error(error, &mut out);
+        serde_json::from_slice(&out).unwrap()
+    };
+    let mut error = Error::new(Class::ServiceUnavailable, "busy");
+    assert_eq!(body(&error), json!({"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}));
+    error.details.kind = Some("rate_limit_error".into());
+    assert_eq!(body(&error)["error"]["type"], "rate_limit_error");
+    // Another's name for it says nothing here.
+    error.details.kind = Some("tokens".into());
+    assert_eq!(body(&error)["error"]["type"], "overloaded_error");
+    let mut error = Error::new(Class::BadRequest, "too large");
+    error.details.status = Some(413);
+    assert_eq!(body(&error)["error"]["type"], "request_too_large");
+    for class in Class::ALL {
+        let mut writer = MessagesWriter::new(None);
+        writer.error(&Error::new(class, "it broke"));
+        let written = writer.take();
+        writer.done();
+        assert!(writer.is_empty(), "nothing follows an error");
+        let error = read_message(&written).error.unwrap();
+        // There are no codes: of these only the message tells.
+        let expected = match as_read(class) {
+            Class::ContextWindowExceeded | Class::ContentPolicyViolation => Class::BadRequest,
+            class => class,
+        };
+        assert_eq!((error.class, error.message.as_str()), (expected, "it broke"));
+    }
 }

@@ -517,11 +517,11 @@ fn blocks(message: &Value<'_>) -> Vec<Value<'static>> {
     for call in list("tool_calls") {
         let function = call.get("function").unwrap_or(&Value::Null);
         let given = |value: Option<&Value<'_>>| string(value.and_then(Value::as_str).unwrap_or_default());
-        // Not JSON if it was cut short: then its text is all there is.
+        // Not JSON if it was cut short, and null where some servers mean none: an input is an object all the same.
         let arguments = function.get("arguments").and_then(Value::as_str).unwrap_or_default();
-        let input = match arguments {
-            "" | "null" => Value::Object(Vec::new()),
-            text => Value::parse(text.as_bytes()).map_or_else(|_| string(text), Value::into_owned),
+        let input = match Value::parse(arguments.as_bytes()) {
+            Ok(Value::Null) | Err(_) => Value::Object(Vec::new()),
+            Ok(input) => input.into_owned(),
         };
         let fields = vec![("id", given(call.get("id"))), ("name", given(function.get("name"))), ("input", input)];
         let mut made = block("tool_use", fields);
