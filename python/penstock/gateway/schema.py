@@ -417,6 +417,7 @@ REDIS = Section(
             "Limits while it is down: the local share, none, or all refused.",
         ),
         Key("budgets_when_down", choice("closed", "open"), "closed", "Budgets while it is down."),
+        Key("lease", SECONDS, 30.0, "After which the requests of a node that has died no longer count as under way."),
     ),
     also=TEXT,
 )
