@@ -802,6 +802,10 @@ class Job:
         """What is wanted: `plan`, or `respond`."""
 
     @property
+    def id(self) -> str:
+        """Of the request to plan; the same for each of its attempts, and in its row."""
+
+    @property
     def deployment(self) -> str:
         """The id of the deployment to plan for."""
 
