@@ -75,10 +75,12 @@ ROUTES = {
     "few": "/plain/each/20",
     "burst": "/plain/burst/100",
     "paced": "/plain/pace/100/10/stamped",
+    "steady": "/plain/pace/100/2/stamped",
     "open": "/plain/pace/40/250",
     "profile": "/profile/pace/28/1/after/10",
     "answer": "/answer",
     "translated": "/anthropic/each/100",
+    "translated-steady": "/anthropic/pace/100/2",
 }
 """The models that every gateway is configured with, and where they are upstream."""
 
@@ -89,8 +91,11 @@ CELLS = {
     "chunk by chunk": Cell("each", 8, 400, 103),
     "burst": Cell("burst", 8, 400, 103),
     "200 streams, a chunk each 10 ms": Cell("paced", 200, 200, 103, spread=10, paced=True),
+    # Without pauses a slow gateway finds several chunks in each read, and seems cheaper than it is. Here none does.
+    "8 streams, a chunk each 2 ms": Cell("steady", 8, 80, 103, spread=2),
     # The deltas are what both dialects have in the same number; before and after them come five events or three.
     "translated, chunk by chunk": Cell("translated", 8, 400, 103),
+    "translated, 8 streams, a chunk each 2 ms": Cell("translated-steady", 8, 80, 103, spread=2),
     "plain requests": Cell("answer", 8, 4000),
     "litellm's public profile, 50 at once": Cell("profile", 50, 500, 31, paced=True),
     "one stream at a time": Cell("few", 1, 300, 23),
@@ -228,7 +233,7 @@ def model_list(base: str) -> list[dict[str, Any]]:
     """The models as litellm's configuration has them, which is penstock's too."""
     models = []
     for route, place in ROUTES.items():
-        model, end = ("anthropic/claude-sonnet-4-5", "") if route == "translated" else ("openai/gpt-4o", "/v1")
+        model, end = ("anthropic/claude-sonnet-4-5", "") if route.startswith("translated") else ("openai/gpt-4o", "/v1")
         parameters = {"model": model, "api_base": f"{base}{place}{end}", "api_key": "sk-upstream"}
         models.append({"model_name": route, "litellm_params": parameters})
     return models
@@ -276,13 +281,13 @@ def tensorzero(base: str, folder: Path) -> Iterator[Gateway]:
         'bind_address = "127.0.0.1:0"',
     ]
     for route, place in ROUTES.items():
-        kind, end = ("anthropic", "/v1/messages") if route == "translated" else ("openai", "/v1/")
+        kind, end = ("anthropic", "/v1/messages") if route.startswith("translated") else ("openai", "/v1/")
         lines += [
             f"[models.{route}]",
             'routing = ["upstream"]',
             f"[models.{route}.providers.upstream]",
             f'type = "{kind}"',
-            'model_name = "claude-sonnet-4-5"' if route == "translated" else 'model_name = "gpt-4o"',
+            'model_name = "claude-sonnet-4-5"' if route.startswith("translated") else 'model_name = "gpt-4o"',
             f'api_base = "{base}{place}{end}"',
             'api_key_location = "env::UPSTREAM_KEY"',
         ]
@@ -391,7 +396,7 @@ def measured(gateway: Gateway, cell: Cell, folder: Path, *, quick: bool) -> dict
     warm.write_bytes(gateway.request("few" if cell.route == "open" else cell.route))
     options = ["--spread", str(cell.spread)] if cell.spread else []
     options += ["--stamped"] if "/stamped" in ROUTES[cell.route] else []
-    if cell.route == "translated" and not gateway.translates:
+    if cell.route.startswith("translated") and not gateway.translates:
         options += ["--end", '{"type":"message_stop"']
     drive(gateway, warm, 1, 3, *options)
     before, memory = (gateway.tree.cpu(), gateway.tree.memory()) if gateway.tree else (0.0, 0.0)

@@ -143,7 +143,12 @@ def anthropic_events(count: int, *, seed: int = 1) -> list[bytes]:
 def answer(tokens: int = 9) -> dict[str, Any]:
     """An answer without streaming."""
     usage = documents(tokens)[-1]["usage"]
-    message = {"role": "assistant", "content": "Hello! How can I help you today?", "refusal": None, "annotations": []}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": "Hello! How can I help you today?",
+        "refusal": None,
+        "annotations": [],
+    }
     return {
         "id": "chatcmpl-9aBcDeFgHiJkLmNoPqRsTuVwXyZ01",
         "object": "chat.completion",

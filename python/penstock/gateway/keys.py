@@ -143,7 +143,7 @@ def nano(amount: float | str | Decimal) -> int:
         # The text of a float is what its writer meant by it: 0.1 is a tenth.
         exact = Decimal(str(amount).strip())
         return int((exact * NANO).to_integral_value()) if exact.is_finite() else int(exact)
-    except (InvalidOperation, OverflowError):
+    except (InvalidOperation, OverflowError, ValueError):
         raise ValueError(f"{amount!r} is no amount of dollars") from None
 
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustls::ClientConnection;
 
+use crate::tls;
 use crate::wait::{self, Want};
 
 /// A connection that stands. Reads and writes never block: they fail with [`io::ErrorKind::WouldBlock`].
@@ -59,6 +60,11 @@ impl Link {
     /// Whether the last layer's handshake is not done.
     pub(crate) fn is_handshaking(&self) -> bool {
         self.layers.last().is_some_and(|layer| layer.is_handshaking())
+    }
+
+    /// Whether the server chose HTTP/2 in the handshake.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.layers.last().is_some_and(|layer| layer.alpn_protocol() == Some(tls::HTTP2))
     }
 
     /// Goes on with the handshake of the last layer.

@@ -163,7 +163,8 @@ impl Drop for Account {
             let tokens = self.row.total_tokens.filter(|_| self.row.usage_complete);
             hold.settle(tokens, self.row.cost, shared.now());
         }
-        shared.metrics.ended(&self.row);
+        let group = shared.state.load().group(&self.row.group);
+        shared.metrics.ended(&self.row, group.as_ref().map(|group| group.table.name.as_str()), shared.now());
         shared.ledger.put(&self.row, key);
         shared.busy.fetch_sub(1, Ordering::AcqRel);
     }

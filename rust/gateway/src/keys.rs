@@ -346,6 +346,12 @@ impl Keys {
         Ok(Caller::Key(key))
     }
 
+    /// What the key with this id is called, if it is called anything.
+    pub(crate) fn name(&self, id: &str) -> Option<String> {
+        let hash = hash_of(id).ok()?;
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(&hash)?.row().name.clone()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.known.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
@@ -372,4 +378,107 @@ pub(crate) fn hash_of(text: &str) -> Result<Hash, String> {
         *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong())?;
     }
     Ok(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "sk-one";
+
+    fn keys(fields: &str) -> Keys {
+        let keys = Keys::default();
+        put(&keys, fields);
+        keys
+    }
+
+    fn put(keys: &Keys, fields: &str) {
+        let id = key_id();
+        keys.put(format!(r#"[{{"id":"{id}"{fields}}}]"#).as_bytes()).unwrap();
+    }
+
+    fn key(keys: &Keys) -> Arc<Key> {
+        match keys.caller(SECRET, None, 0.0).unwrap() {
+            Caller::Key(key) => key,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    fn code(problem: &Problem) -> &str {
+        problem.error.details.code.as_deref().unwrap_or_default()
+    }
+
+    #[test]
+    fn who_shows_what() {
+        let keys = keys("");
+        let master = hash("master");
+        assert!(matches!(keys.caller("master", Some(&master), 0.0), Ok(Caller::Master)));
+        assert!(matches!(keys.caller(SECRET, Some(&master), 0.0), Ok(Caller::Key(_))));
+        assert_eq!(code(&keys.caller("sk-two", Some(&master), 0.0).unwrap_err()), "invalid_api_key");
+    }
+
+    #[test]
+    fn a_key_ends() {
+        let keys = keys(r#","expires":100"#);
+        assert!(keys.caller(SECRET, None, 99.0).is_ok());
+        assert_eq!(code(&keys.caller(SECRET, None, 100.0).unwrap_err()), "key_expired");
+        put(&keys, r#","blocked":true"#);
+        assert_eq!(code(&keys.caller(SECRET, None, 0.0).unwrap_err()), "key_blocked");
+        keys.drop(&[key_id()]);
+        assert_eq!(code(&keys.caller(SECRET, None, 0.0).unwrap_err()), "invalid_api_key");
+    }
+
+    fn key_id() -> String {
+        hash(SECRET).map(|byte| format!("{byte:02x}")).concat()
+    }
+
+    #[test]
+    fn a_key_has_its_models() {
+        let all = keys("");
+        assert!(Caller::Key(key(&all)).may_ask("anything"));
+        let some = keys(r#","models":["fast","gpt-*"]"#);
+        let caller = Caller::Key(key(&some));
+        assert!(caller.may_ask("fast") && caller.may_ask("gpt-4o"));
+        assert!(!caller.may_ask("faster") && !caller.may_ask("claude"));
+    }
+
+    #[test]
+    fn limits_hold_and_are_put_right() {
+        let keys = keys(r#","rpm":2,"tpm":100,"max_parallel":1"#);
+        let key = key(&keys);
+        let hold = key.take(60, 0.0).unwrap();
+        assert_eq!(key.take(10, 0.0).unwrap_err().error.details.retry_after, Some(1.0));
+        hold.settle(Some(95), None, 1.0);
+        // 95 of 100 tokens are used.
+        let refused = key.take(10, 2.0).unwrap_err();
+        assert_eq!(code(&refused), "key_limited");
+        assert!(refused.error.details.retry_after.unwrap() > 50.0);
+        key.take(5, 2.0).unwrap().settle(Some(0), None, 2.0);
+        // Two requests in a minute.
+        assert!(key.take(0, 3.0).is_err());
+        assert!(key.take(0, 62.0).is_ok());
+    }
+
+    #[test]
+    fn a_budget_is_spent_and_told_once() {
+        let keys = keys(r#","budget":1.0,"spent":0.5"#);
+        let key = key(&keys);
+        key.take(0, 0.0).unwrap().settle(None, Some(0.6), 0.0);
+        let refused = key.take(0, 0.0).unwrap_err();
+        assert_eq!((code(&refused), refused.status, refused.retry), ("budget_exceeded", 429, Some(false)));
+        // The books do not have it yet: what they say is not all.
+        put(&keys, r#","budget":1.0,"spent":0.5"#);
+        assert!(key.take(0, 0.0).is_err());
+        key.told(0.6);
+        put(&keys, r#","budget":2.0,"spent":1.1"#);
+        assert!(key.take(0, 0.0).is_ok());
+    }
+
+    #[test]
+    fn ids_are_hashes() {
+        assert!(hash_of("abc").is_err());
+        assert!(hash_of(&"g".repeat(64)).is_err());
+        assert_eq!(hash_of(&key_id()), Ok(hash(SECRET)));
+        assert!(Keys::default().put(b"[{}]").unwrap_err().contains("id"));
+    }
 }
