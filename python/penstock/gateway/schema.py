@@ -277,6 +277,7 @@ PARAMS = Section(
         **_each("the gateway answers what the provider said", "on_stream_cut estimate_usage keep_partial"),
         **_each(NO_TEAMS, "max_budget budget_duration"),
         "metadata": "it is a request's",
+        "http2": "upstreams are asked in HTTP/1.1, which costs less where each stream has its own connection",
         "stream_options": "the usage is asked for wherever it can be",
         "litellm_credential_name": NO_SECRETS,
         **_each(NO_CACHE, "cache cache_control_injection_points"),
@@ -527,7 +528,7 @@ GENERAL = Section(
             "user_api_key_cache_ttl allow_requests_on_db_unavailable",
         ),
         **_each(
-            "budgets last as long as their key",
+            "budgets begin anew when their key's --period ends: `penstock keys`",
             "disable_reset_budget proxy_budget_rescheduler_min_time proxy_budget_rescheduler_max_time",
         ),
         **_each(
