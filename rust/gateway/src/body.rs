@@ -498,9 +498,7 @@ impl Streamed {
     /// The proxy ends before the stream does.
     fn cut(&mut self) {
         match &mut self.stage {
-            // Once: with every further poll it is cut still.
-            Stage::Flowing(flow) if flow.account.is_some() => flow.fail(&ending()),
-            Stage::Flowing(_) => {}
+            Stage::Flowing(flow) => flow.fail(&ending()),
             Stage::Pending(_) => {
                 let failed = async { Err((None, Problem::from(ending()))) };
                 self.stage = Stage::Pending(Box::pin(failed));
