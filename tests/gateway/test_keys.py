@@ -201,6 +201,7 @@ def test_null_takes_a_limit_away() -> None:
         ({"duration": 30}, "duration"),
         ({"models": "fast"}, "models"),
         ({"models": [1]}, "models"),
+        ({"models": ["*-mini"]}, "models"),
         ({"blocked": "no"}, "blocked"),
         ({"metadata": []}, "metadata"),
         ({"metadata": "a"}, "metadata"),

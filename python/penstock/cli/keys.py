@@ -318,10 +318,14 @@ def _line(key: "Key") -> Sequence[str]:
 
 
 def _text(value: Any) -> str:
+    import orjson
+
     if value is None or value == []:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return orjson.dumps(value).decode() if value else ""
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

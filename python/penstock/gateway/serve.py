@@ -300,6 +300,7 @@ def _serving(options: Options, compiled: Compiled, gateway: "Gateway", host: str
             retention_days=settings["retention_days"],
         ).start()
         stack.callback(ledger.close, FLUSH)
+        stack.callback(gateway.close)  # what it still has under way becomes rows
         server.admin = Admin(store, gateway, server.reload, keyring=keyring)
         stack.callback(server.admin.close)
         server.start()
