@@ -86,7 +86,11 @@ pub(crate) struct Record {
 enum Fields {
     Own(Box<Own>),
     /// Those of another record, but for one: how most chunks differ from the one before.
-    Like { record: Py<Record>, slot: usize, value: Py<PyAny> },
+    Like {
+        record: Py<Record>,
+        slot: usize,
+        value: Py<PyAny>,
+    },
 }
 
 struct Own {
