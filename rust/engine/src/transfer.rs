@@ -226,6 +226,7 @@ pub struct Transfer {
     /// Where others wait for the connection that is being made.
     turn: Option<Turn>,
     /// Whether reads wait, and the longest silence that the system then keeps for us.
+    #[expect(clippy::option_option, reason = "there may be no such limit, which the system has to be told too")]
     blocking: Option<Option<Duration>>,
     head: Option<Head>,
     framing: Framing,
