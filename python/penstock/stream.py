@@ -769,8 +769,8 @@ async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
                         flow.over()
                         break
                     watch.seen = now = monotonic()
-                    if waited:
-                        given, turn = 0, now + TURN_SECONDS  # that was a turn for all others
+                    # To wait was a turn for all others.
+                    given, turn = (0, now + TURN_SECONDS) if waited else (given, turn)
                 rest, cut = flow.ended()
             except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
                 rest, cut = flow.broken(error)
