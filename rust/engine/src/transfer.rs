@@ -166,7 +166,7 @@ pub struct Transfer {
     /// Whether the last read filled its buffer: there may be more, within TLS too, where no socket tells.
     full: bool,
     /// Whether reads wait, and the longest silence that the system then keeps for us.
-    blocking: Option<Option<Duration>>,
+    blocking: Option<Duration>,
     /// Whether the connection has served before. It may have been closed meanwhile, which shows only now.
     reused: bool,
     head: Option<Head>,
@@ -301,11 +301,12 @@ impl Transfer {
             return Ok(());
         }
         if let (Stage::Read(link), None) = (&self.stage, self.clocks.due) {
-            if self.blocking != Some(self.clocks.idle) {
+            let limit = self.clocks.idle.unwrap_or(Duration::MAX);
+            if self.blocking != Some(limit) {
                 // No time at all is not a limit that sockets know.
                 link.socket.set_read_timeout(self.clocks.idle.map(|idle| idle.max(Duration::from_millis(1))))?;
                 link.socket.set_nonblocking(false)?;
-                self.blocking = Some(self.clocks.idle);
+                self.blocking = Some(limit);
             }
             return Ok(());
         }
