@@ -226,8 +226,7 @@ pub struct Transfer {
     /// Where others wait for the connection that is being made.
     turn: Option<Turn>,
     /// Whether reads wait, and the longest silence that the system then keeps for us.
-    #[expect(clippy::option_option, reason = "there may be no such limit, which the system has to be told too")]
-    blocking: Option<Option<Duration>>,
+    blocking: Option<Duration>,
     head: Option<Head>,
     framing: Framing,
     decodes: bool,
@@ -448,11 +447,12 @@ impl Transfer {
             return Ok(());
         }
         if let (Stage::Read(link), None) = (&self.stage, self.clocks.due) {
-            if self.blocking != Some(self.clocks.idle) {
+            let limit = self.clocks.idle.unwrap_or(Duration::MAX);
+            if self.blocking != Some(limit) {
                 // No time at all is not a limit that sockets know.
                 link.socket.set_read_timeout(self.clocks.idle.map(|idle| idle.max(Duration::from_millis(1))))?;
                 link.socket.set_nonblocking(false)?;
-                self.blocking = Some(self.clocks.idle);
+                self.blocking = Some(limit);
             }
             return Ok(());
         }
