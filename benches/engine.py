@@ -69,9 +69,7 @@ def subjects() -> dict[str, Subject]:
         "raw socket, bytes only": Subject(BLOCKING, "", peers.socket_bytes, speaks=("http",)),
         "epoll, bytes only": Subject(EPOLL, "", peers.epoll_bytes, speaks=("http",)),
         "penstock, HTTP/2": Subject(BLOCKING, "penstock", over_http2(peers.penstock), speaks=("http2",)),
-        "penstock, HTTP/2, asyncio": Subject(
-            ASYNCIO, "penstock", over_http2(peers.penstock_async), speaks=("http2",)
-        ),
+        "penstock, HTTP/2, asyncio": Subject(ASYNCIO, "penstock", over_http2(peers.penstock_async), speaks=("http2",)),
         "penstock, HTTP/2, uvloop": Subject(UVLOOP, "penstock", over_http2(peers.penstock_async), speaks=("http2",)),
         "httpx, HTTP/2, bytes only, asyncio": Subject(
             ASYNCIO, "h2", over_http2(peers.httpx_bytes_async), speaks=("http2",)
