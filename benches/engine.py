@@ -39,6 +39,7 @@ class Subject:
     package: str
     make: Callable[..., Any]
     slow: bool = False
+    speaks: tuple[str, ...] = ("http", "https")
 
 
 def subjects() -> dict[str, Subject]:
@@ -46,6 +47,9 @@ def subjects() -> dict[str, Subject]:
 
     def over_httpx(make: Callable[..., Any]) -> Callable[..., Any]:
         return lambda base, **options: make(base, transport="httpx", **options)
+
+    def over_http2(make: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda base, **options: make(base, http2=True, **options)
 
     def over_aiohttp(base: str, **options: Any) -> peers.AsyncRun:
         return peers.openai_async(base, aiohttp=True, **options)
@@ -63,8 +67,14 @@ def subjects() -> dict[str, Subject]:
         "httpx, bytes only": Subject(BLOCKING, "httpx", peers.httpx_bytes),
         "httpx, bytes only, asyncio": Subject(ASYNCIO, "httpx", peers.httpx_bytes_async),
         "litellm, asyncio": Subject(ASYNCIO, "litellm", peers.litellm_async, slow=True),
-        "raw socket, bytes only": Subject(BLOCKING, "", peers.socket_bytes),
-        "epoll, bytes only": Subject(EPOLL, "", peers.epoll_bytes),
+        "raw socket, bytes only": Subject(BLOCKING, "", peers.socket_bytes, speaks=("http",)),
+        "epoll, bytes only": Subject(EPOLL, "", peers.epoll_bytes, speaks=("http",)),
+        "penstock, HTTP/2": Subject(BLOCKING, "penstock", over_http2(peers.penstock), speaks=("http2",)),
+        "penstock, HTTP/2, asyncio": Subject(ASYNCIO, "penstock", over_http2(peers.penstock_async), speaks=("http2",)),
+        "penstock, HTTP/2, uvloop": Subject(UVLOOP, "penstock", over_http2(peers.penstock_async), speaks=("http2",)),
+        "httpx, HTTP/2, bytes only, asyncio": Subject(
+            ASYNCIO, "h2", over_http2(peers.httpx_bytes_async), speaks=("http2",)
+        ),
     }
 
 
@@ -77,6 +87,7 @@ class Cell:
     at_once: int = 1
     times: int = 1
     blocking_anchor: str = "aiohttp + orjson, by hand, asyncio"
+    speaks: str = "http"
 
     @property
     def stamped(self) -> bool:
@@ -84,6 +95,8 @@ class Cell:
 
     def anchor(self, world: str) -> str:
         """The client that one of this world is compared with."""
+        if self.speaks == "http2":
+            return "httpx, HTTP/2, bytes only, asyncio"
         if world == BLOCKING:
             return self.blocking_anchor
         return f"aiohttp + orjson, by hand, {UVLOOP if world == UVLOOP else ASYNCIO}"
@@ -105,6 +118,10 @@ CELLS = {
     "50 threads, a chunk each 10 ms": Cell("/plain/pace/100/10/v1", (BLOCKING,), at_once=50, blocking_anchor=RAW),
     "latency, one stream, a chunk each 2 ms": Cell("/plain/pace/300/2/stamped/v1", ANY, blocking_anchor=RAW),
     "latency, 100 streams, a chunk each 50 ms": Cell("/plain/pace/40/50/stamped/v1", LOOPS, at_once=100),
+    "TLS, burst": Cell("/plain/burst/2000/v1", ANY, times=3, speaks="https"),
+    "TLS, 200 streams, a chunk each 10 ms": Cell("/plain/pace/100/10/v1", LOOPS, at_once=200, speaks="https"),
+    "HTTP/2, burst": Cell("/plain/burst/2000/v1", ANY, times=3, speaks="http2"),
+    "HTTP/2, 200 streams, a chunk each 10 ms": Cell("/plain/pace/100/10/v1", LOOPS, at_once=200, speaks="http2"),
 }
 STAMP = re.compile(r'"content":"(\d{19})')
 
@@ -308,15 +325,15 @@ def main() -> None:
     shapes = {shape: cell for shape, cell in CELLS.items() if measure.wanted(shape, options.cells)}
     rounds = 1 if options.quick else options.rounds
     answers: dict[str, dict[str, list[dict[str, Any]]]] = {shape: {} for shape in shapes}
-    with upstream.serve() as base, contextlib.ExitStack() as stack:
+    with upstream.serve_all() as bases, contextlib.ExitStack() as stack:
         children = {name: stack.enter_context(Process(str(HERE / "engine.py"), "--client", name)) for name in chosen}
         for child in children.values():
             child.ask()
         for _ in range(rounds):
             for shape, cell in shapes.items():
                 for name, subject in chosen.items():
-                    if subject.world in cell.worlds:
-                        question = question_for(cell, subject, base, quick=options.quick)
+                    if subject.world in cell.worlds and cell.speaks in subject.speaks:
+                        question = question_for(cell, subject, bases[cell.speaks], quick=options.quick)
                         answers[shape].setdefault(name, []).append(json.loads(children[name].ask(question)))
     cells = cells_of(answers, known)
     for shape, found in cells.items():

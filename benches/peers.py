@@ -253,10 +253,10 @@ def httpx_bytes(base: str, *, take: Take = chunks_in) -> Run:
     return run
 
 
-def httpx_bytes_async(base: str, *, take: Take = chunks_in) -> AsyncRun:
+def httpx_bytes_async(base: str, *, take: Take = chunks_in, http2: bool = False) -> AsyncRun:
     import httpx
 
-    client = httpx.AsyncClient(limits=httpx.Limits(max_connections=2000), timeout=60)
+    client = httpx.AsyncClient(limits=httpx.Limits(max_connections=2000), timeout=60, http2=http2)
 
     async def run() -> tuple[int, int]:
         count = 0
