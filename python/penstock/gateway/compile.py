@@ -352,10 +352,11 @@ def _route(config: Config, entry: _Entry, call: Call) -> dict[str, Any]:
     if verify is False:
         config.warn((*place, "verify"), f"anybody may answer in place of {call.base_url}, and is sent the key")
     environment = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    try:
-        native.trust(verify, _hashable(cert), *environment)
-    except BadRequestError as error:
-        config.error((*place, error.param or "verify"), error.message)
+    if isinstance(verify, str) or cert is not None:
+        try:
+            native.trust(verify, _hashable(cert), *environment)
+        except BadRequestError as error:
+            config.error((*place, error.param or "verify"), error.message)
     paths = native.authorities(verify, *environment)
     return {
         "proxy": native.proxy_of(Route(entry.params.get("proxy")), call.url),
