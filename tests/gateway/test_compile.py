@@ -2,7 +2,9 @@
 
 import json
 import os
+from hashlib import sha256
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -237,7 +239,8 @@ def test_a_planned_request_is_the_one_of_the_python_api(row: Provider) -> None:
 
 
 def test_most_rows_are_plain() -> None:
-    plain, others = set(), set()
+    plain: set[str] = set()
+    others: set[str] = set()
     for row in ROWS:
         if row.family == "chat":
             _, tables = served(entry("m", f"{row.slug}/m", **at_home(row)))
@@ -245,3 +248,342 @@ def test_most_rows_are_plain() -> None:
     # Messages of their own, fields in the body, a token to be had first.
     assert others == {row.slug for row in ROWS if row.family == "chat" and (row.messages or row.fields)}
     assert len(plain) > 80
+
+
+REPRESENTATIVES: list[dict[str, Any]] = [
+    {"model": "openai/hello", "max_tokens": 50, "temperature": 0.25},
+    {"model": "together_ai/hello", "max_completion_tokens": 50},
+    {"model": "cerebras/hello", "extra_body": {"own": [1, None, "ü"], "top_p": 0.1}},
+    {
+        "model": "openrouter/hello",
+        "drop_params": True,
+        "additional_drop_params": ["seed"],
+        "allowed_openai_params": ["o"],
+    },
+]
+
+
+@pytest.mark.parametrize("params", REPRESENTATIVES, ids=lambda params: params["model"])
+def test_the_native_module_splices_so(params: dict[str, Any]) -> None:
+    import httpx
+
+    from penstock._native import Gateway
+    from penstock.replay import Upstream
+
+    with Upstream() as up:
+        _, tables = served(entry("m", api_key=KEY, **params))
+        plain = tables["deployments"][0]["plain"]
+        plain["url"] = f"{up.base_url}/chat/completions"
+        gateway = Gateway(json.dumps(tables).encode())
+        url = f"http://127.0.0.1:{gateway.listen('127.0.0.1', 0)}/v1/chat/completions"
+        try:
+            with httpx.Client(trust_env=False) as client:
+                for body in bodies():
+                    sent = spliced(plain, "hello", body)
+                    if sent is None:
+                        continue
+                    up.reset()
+                    answer = client.post(url, json={**body, "own": None, "o": 1} if "o" in plain["takes"] else body)
+                    assert answer.status_code == 200, answer.text
+                    (request,) = up.stats()["requests"]
+                    assert request["body"] == ({**sent, "o": 1} if "o" in plain["takes"] else sent)
+                    for name, value in headed(plain, body.get("stream") is True).items():
+                        if name != "authorization":
+                            assert request["headers"][name] == value
+        finally:
+            gateway.close()
+
+
+def test_a_request_of_the_messages_api_goes_on_as_it_is() -> None:
+    params = {"max_tokens": 5, "temperature": 0, "extra_body": {"service_tier": "auto"}}
+    _, tables = served(
+        entry("a", "anthropic/claude-sonnet-4-5", api_key=KEY, **params),
+        entry("b", "anthropic/claude-sonnet-4-5", api_key=KEY, stop="END"),
+    )
+    first, second = (table["plain"] for table in tables["deployments"])
+    assert first["url"] == "https://api.anthropic.com/v1/messages"
+    assert dict(first["headers"]).items() >= {("x-api-key", KEY), ("anthropic-version", "2023-06-01")}
+    assert first["set"] == {"max_tokens": 5, "temperature": 0, "service_tier": "auto"}
+    assert {"api_key", "extra_headers", "service_tier"} <= set(first["refuses"])
+    assert not {"messages", "model", "stream", "max_tokens", "metadata", "system"} & set(first["refuses"])
+    assert "takes" not in first
+    assert second is None  # `stop` has another name there
+
+
+@pytest.mark.parametrize(
+    ("params", "why"),
+    [
+        ({"model": "azure/m", "api_base": BASES["azure"], "tenant_id": "t", "client_id": "c", "client_secret": "s"},
+         "a token"),
+        ({"model": "bedrock_mantle/m", "aws_access_key_id": "a", "aws_secret_access_key": "s"}, "a signature"),
+        ({"model": "mistral/m", "api_key": KEY}, "messages of its own"),
+        ({"model": "openai/m", "api_key": KEY, "extra_body": {"model": "other"}}, "a field that is the gateway's"),
+    ],
+)  # fmt: skip
+def test_what_is_not_plain(params: dict[str, Any], why: str) -> None:
+    _, tables = served(entry("m", **params))
+    assert tables["deployments"][0]["plain"] is None
+
+
+def test_hooks_hear_of_every_request(tmp_path: Path) -> None:
+    (tmp_path / "told_of_all.py").write_text("class Hook:\n    def ended(self, call, end): ...\nhook = Hook()\n")
+    read = Config(str(tmp_path / "config.yaml"))
+    text = {"model_list": [entry("m", "openai/m", api_key=KEY)], "litellm_settings": {"hooks": ["told_of_all.Hook"]}}
+    parse(json.dumps(text), read, {})
+    compiled = tables_of(read)
+    assert compiled is not None
+    assert [type(hook).__name__ for hook in compiled.hooks] == ["Hook"]
+    assert json.loads(compiled.tables)["deployments"][0]["plain"] is None
+
+
+# Deployments ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_known_of_a_deployment() -> None:
+    _, tables = served(
+        {
+            "model_name": "m",
+            "litellm_params": {
+                "model": "azure/gpt-4o",
+                "api_base": BASES["azure"],
+                "api_key": KEY,
+                "rpm": 10,
+                "max_parallel_requests": 3,
+                "order": 2,
+                "tags": ["eu"],
+                "cooldown_time": 9,
+                "timeout": {"connect": 1, "first_token": 20, "total": 300},
+                "proxy": "http://proxy:3128",
+                "input_cost_per_token": 1e-6,
+                "output_cost_per_token": 2e-6,
+            },
+            "model_info": {"id": "eu-1", "max_input_tokens": 1000, "cache_read_input_token_cost": 1e-7},
+            "tpm": 100,
+        },
+        router_settings={"enable_pre_call_checks": True, "allowed_fails": 1},
+    )
+    (table,) = tables["deployments"]
+    del table["plain"], table["embeddings"]["headers"]
+    assert table == {
+        "id": "eu-1",
+        "model": "gpt-4o",
+        "provider": "azure",
+        "family": "chat",
+        "reasoning": "inside",
+        "end": "finish",
+        "embeddings": {
+            "url": "https://mine.openai.azure.com/openai/deployments/gpt-4o/embeddings?api-version=2024-10-21"
+        },
+        "route": {"proxy": "http://proxy:3128", "verify": True, "cert": None},
+        "timeouts": {"connect": 1, "first_token": 20, "idle": 600.0, "total": 300},
+        "limits": {"rpm": 10, "tpm": 100, "max_parallel": 3},
+        "allowed_fails": 1,
+        "cooldown": 9,
+        "weight": 10.0,
+        "order": 2,
+        "tags": ["eu"],
+        "max_prompt": 1000,
+        "price": {"input": 1e-6, "output": 2e-6, "cached": 1e-7, "cache_write": None},
+    }
+
+
+def test_prices_that_nobody_gave_are_looked_up() -> None:
+    _, tables = served(
+        entry("a", "openai/gpt-4o", api_key=KEY),
+        entry("b", "openai/nobody-knows-it", api_key=KEY),
+        {**entry("c", "openai/mine", api_key=KEY), "model_info": {"base_model": "openai/gpt-4o"}},
+        entry("openai/*", "openai/*", api_key=KEY),
+    )
+    prices = [table["price"] for table in tables["deployments"]]
+    assert prices[0] == prices[2] == {"input": 2.5e-06, "output": 1e-05, "cached": 1.25e-06, "cache_write": None}
+    assert prices[1] is prices[3] is None
+
+
+@pytest.mark.parametrize(
+    ("params", "router", "clocks"),
+    [
+        ({}, {}, (5.0, 600.0, 600.0, None)),
+        ({"timeout": 3}, {}, (3, 3, 3, None)),
+        ({"timeout": 60, "stream_timeout": 10}, {}, (5.0, 10, 10, None)),
+        ({}, {"timeout": 30}, (5.0, 30, 30, None)),
+        ({"timeout": {"idle": None}}, {"timeout": 30}, (5.0, 600.0, None, None)),
+    ],
+)
+def test_clocks(params: dict[str, Any], router: dict[str, Any], clocks: tuple[Any, ...]) -> None:
+    _, tables = served(entry("m", "openai/m", api_key=KEY, **params), router_settings=router)
+    assert tuple(tables["deployments"][0]["timeouts"].values()) == clocks
+
+
+def test_the_way_to_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trustme = pytest.importorskip("trustme", reason="external: no trustme")
+    authority = trustme.CA()
+    bundle, own = tmp_path / "ca.pem", tmp_path / "own.pem"
+    authority.cert_pem.write_to_path(bundle)
+    authority.issue_cert("client@example.org").private_key_and_cert_chain_pem.write_to_path(own)
+    monkeypatch.setenv("HTTPS_PROXY", "proxy.example:3128")
+    _, tables = served(
+        entry("a", "openai/m", api_key=KEY, verify=str(bundle), cert=str(own)),
+        entry("b", "openai/m", api_key=KEY, api_base="http://localhost:1/v1"),
+    )
+    first, second = (table["route"] for table in tables["deployments"])
+    assert first == {"proxy": "http://proxy.example:3128", "verify": [str(bundle)], "cert": [str(own), str(own)]}
+    assert second == {"proxy": None, "verify": True, "cert": None}
+    read = of(model_list=[entry("a", "openai/m", api_key=KEY, verify=str(tmp_path / "none.pem"))])
+    assert tables_of(read) is None
+    assert [problem.path for problem in read.errors] == ["model_list[0].litellm_params.verify"]
+    read = of(model_list=[entry("a", "openai/m", api_key=KEY, verify=False)])
+    assert tables_of(read) is not None
+    (warning,) = read.problems
+    assert "anybody may answer in place of https://api.openai.com" in warning.message
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+def test_groups_have_their_deployments_and_shares() -> None:
+    _, tables = served(
+        entry("a", "openai/m", api_key=KEY, rpm=10, tags=["x"]),
+        entry("b", "openai/m", api_key=KEY),
+        entry("a", "openai/m", api_key=KEY, rpm=30),
+        router_settings={"routing_strategy": "cost-based-routing", "num_retries": 1, "retry_after": 2},
+    )
+    first, second = tables["groups"]
+    assert first == {
+        "name": "a",
+        "deployments": ["a#0", "a#1"],
+        "strategy": "lowest-cost",
+        "max_retries": 1,
+        "retry_after": 2,
+        "all_tags": False,
+    }
+    assert second["deployments"] == ["b#0"]
+    assert {table["id"]: table["weight"] for table in tables["deployments"]} == {"a#0": 10, "b#0": 1, "a#1": 30}
+    assert [table["tags"] for table in tables["deployments"]] == [["x"], [], []]
+    _, tables = served(entry("a", "openai/m", api_key=KEY, tags=["x"]), router_settings={"enable_tag_filtering": False})
+    assert tables["deployments"][0]["tags"] == []
+
+
+def test_fallbacks_are_resolved() -> None:
+    _, tables = served(
+        *(entry(name, "openai/m", api_key=KEY) for name in "abc"),
+        entry("openai/*", "openai/*", api_key=KEY),
+        router_settings={
+            "model_group_alias": {"z": "c"},
+            "fallbacks": [{"a": ["b", "z"]}, {"*": ["c", "openai/gpt-4o"]}],
+            "context_window_fallbacks": [{"z": ["a"]}],
+            "default_fallbacks": ["b"],
+        },
+    )
+    groups = {group["name"]: group for group in tables["groups"]}
+    assert groups["a"]["fallbacks"] == ["b", "c"]
+    assert groups["b"]["fallbacks"] == ["c", "openai/gpt-4o"]
+    assert groups["c"]["fallbacks"] == ["openai/gpt-4o"]
+    assert groups["c"]["context_window_fallbacks"] == ["a"]
+    assert "content_policy_fallbacks" not in groups["a"]
+    assert tables["aliases"] == {"z": "c"}
+
+
+def test_a_star_is_any_model_of_a_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, tables = served(
+        entry("openai/*", "openai/*", api_key=KEY),
+        entry("fast-*", "together_ai/org/*", api_key=KEY),
+        entry("azure/*", "azure/*", api_key=KEY, api_base=BASES["azure"]),
+        entry("fireworks/*", "fireworks_ai/*", api_key=KEY),
+    )
+    first, second, *_ = tables["deployments"]
+    assert (first["model"], second["model"]) == ("*", "org/*")
+    assert [table["plain"] is not None for table in tables["deployments"]] == [True, True, False, False]
+    deployments = compiled.deployments
+    assert deployments["openai/*#0"].model_for("gpt-4o") == "openai/gpt-4o"
+    assert deployments["fast-*#0"].model_for("org/m") == "together_ai/org/m"
+    assert deployments["azure/*#0"].model_for("d") == "azure/d"
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("GROQ_API_KEY", KEY)
+    compiled, tables = served(entry("*", "*"))
+    assert {"groq/*", "openai/*", "gpt-*"} <= {group["name"] for group in tables["groups"]}
+    assert compiled.deployments["gpt-*#0"].model_for("gpt-4o") == "gpt-4o"
+    assert "anthropic/*" not in {group["name"] for group in tables["groups"]}
+
+
+# What cannot be -------------------------------------------------------------------------------------------------------
+
+
+def problems(*entries: dict[str, Any], **sections: Any) -> list[str]:
+    read = of(model_list=list(entries), **sections)
+    assert tables_of(read) is None
+    return [f"{problem.path}: {problem.message}" for problem in read.errors]
+
+
+def test_every_error_names_its_place() -> None:
+    found = problems(
+        entry("a", "opnai/m", api_key=KEY),
+        entry("b", "openai/m"),
+        entry("c", "azure/m", api_key=KEY),
+        {"model_name": "d"},
+        entry("e", "openai/m", api_key=KEY, top_k=3),
+        entry("f", "openai/*", api_key=KEY),
+        entry("g", "replicate/owner/name", api_key=KEY),
+        {**entry("h", "openai/m", api_key=KEY), "model_info": {"id": "e#0"}},
+        router_settings={"fallbacks": [{"a": ["nobody"]}], "model_group_alias": {"a": "b"}},
+        litellm_settings={"hooks": ["no.such.hook"]},
+    )
+    expected = [
+        "model_list[0].litellm_params.model: no provider for model='opnai/m' (nearest: openai",
+        "model_list[1].litellm_params: no key for openai: pass api_key or set OPENAI_API_KEY",
+        "model_list[2].litellm_params: azure has no base URL of its own: set api_base or AZURE_API_BASE",
+        "model_list[3]: expected litellm_params",
+        "model_list[4].litellm_params.top_k: openai has no parameter top_k.",
+        "model_list[5]: got model 'openai/*', expected a * at the end of model_name too",
+        "model_list[6].litellm_params.model: replicate answers in two steps",
+        "model_list[7].model_info.id: 'e#0' is the id of another deployment, at config.yaml:1",
+        "router_settings.fallbacks[0].a: got 'nobody', which is no model_name, expected one of a, b, c",
+        "router_settings.model_group_alias.a: 'a' is a model_name itself",
+        "litellm_settings.hooks[0]: got 'no.such.hook', expected the import path of a hook: ModuleNotFoundError",
+    ]
+    for line in expected:
+        assert any(each.startswith(line) for each in found), (line, found)
+    assert len(found) == len(expected)
+
+
+def test_what_is_wrong_is_said_once() -> None:
+    assert problems(entry("a", "openai/m", api_key="os.environ/NOT_THERE")) == [
+        "model_list[0].litellm_params.api_key: the variable NOT_THERE is not set"
+    ]
+
+
+def test_keywords_of_another_provider_have_no_effect() -> None:
+    read = of(model_list=[entry("a", "openai/m", api_key=KEY, vertex_project="p")])
+    assert tables_of(read) is not None
+    (warning,) = read.problems
+    assert (warning.level, warning.path) == ("warning", "model_list[0].litellm_params.vertex_project")
+    assert warning.message == "it has no effect: it is of vertex_ai, not of openai"
+
+
+# The server -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_settings_are_the_native_modules() -> None:
+    from penstock._native import Gateway
+
+    key = "sk-0d9f8e7c6b5a41322314a5b6c7d8e9f0"
+    compiled, tables = served(
+        entry("m", "openai/m", api_key=KEY),
+        general_settings={"master_key": key, "cors": ["*"], "silence": 3, "on_disconnect": "drain"},
+    )
+    settings = tables["settings"]
+    assert settings["master_key"] == sha256(key.encode()).hexdigest()
+    assert (settings["cors"], settings["silence"], settings["on_disconnect"]) == (["*"], 3, "drain")
+    assert key not in compiled.tables.decode()
+    assert KEY not in repr(compiled) + repr(list(compiled.deployments.values()))
+    Gateway(compiled.tables).close()
+
+
+def test_tables_of_every_row_are_taken() -> None:
+    from penstock._native import Gateway
+
+    compiled, _ = served(
+        *(entry(row.slug, f"{row.slug}/m", **at_home(row)) for row in ROWS if row.slug not in TWO_STEPS),
+        entry("openai/*", "openai/*", api_key=KEY),
+        router_settings={"disable_cooldowns": True, "default_fallbacks": ["openai"]},
+    )
+    Gateway(compiled.tables).close()

@@ -142,6 +142,15 @@ def test_redis_is_a_url_or_a_mapping(given: str, read: dict[str, Any]) -> None:
     assert redis.items() >= read.items()
 
 
+def test_numbers_that_yaml_takes_for_texts() -> None:
+    config = parsed(
+        "model_list: [{model_name: '1e5', litellm_params: {model: openai/a, input_cost_per_token: 1e-6, rpm: 1e3}}]"
+    )
+    (entry,) = config.values["model_list"]
+    assert (entry["model_name"], entry["litellm_params"]["input_cost_per_token"]) == ("1e5", 1e-6)
+    assert [problem.message for problem in config.problems] == ["got 1000.0, expected a whole number from 0 on"]
+
+
 def test_anchors_and_merges() -> None:
     config = parsed(
         "x: &common {api_base: 'http://a/v1', rpm: 5}\n"

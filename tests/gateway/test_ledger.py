@@ -195,6 +195,7 @@ def test_keys_are_handed_over_and_their_changes_too(store: Store, gateway: Any, 
         "max_parallel": None,
         "budget": 2.5,
         "spent": 0.0,
+        "period": None,
         "expires": 2e9,
         "blocked": False,
     }
@@ -246,10 +247,19 @@ def test_what_is_not_in_the_database_yet_was_spent_all_the_same(broken: Broken, 
     keyring.owe({key.id: 250_000_000})
     assert keyring.sync() == 1
     assert gateway.keys[key.id]["spent"] == 0.25
-    keyring.owe({key.id: -250_000_000})
-    broken.update_key(key.id, {"rpm": 1})
+    # It is told once, and when it has changed: also if nothing else has, and if the database is down.
+    assert keyring.sync() == 0
+    assert gateway.puts == 1
+    broken.down = True
+    keyring.owe({key.id: 250_000_000})
+    with pytest.raises(StoreDownError):
+        keyring.sync()
+    assert gateway.keys[key.id]["spent"] == 0.5
+    broken.down = False
+    keyring.owe({key.id: -500_000_000})
     keyring.sync()
     assert gateway.keys[key.id]["spent"] == 0.0
+    assert gateway.puts == 3
 
 
 def test_an_older_copy_of_the_database_drops_the_keys_it_lacks(database: str, gateway: Any, tmp_path: Path) -> None:
@@ -258,7 +268,7 @@ def test_an_older_copy_of_the_database_drops_the_keys_it_lacks(database: str, ga
     keyring = Keyring(store, gateway)
     keyring.sync()
     keyring._seen = 99
-    keyring._names["0" * 64] = None
+    keyring._keys["0" * 64] = kept
     gateway.keys["0" * 64] = {}
     assert keyring.sync() == 2
     assert set(gateway.keys) == {kept.id}
@@ -303,7 +313,7 @@ def test_a_database_that_hangs_keeps_no_row_from_the_disk(
     until(lambda: written(broken) == ids(rows))
     until(lambda: not spilled(tmp_path))
     until(lambda: gateway.keys[key.id]["spent"] == 2.5)
-    assert ledger._keyring._unwritten == {}
+    assert ledger._keyring._owed == {}
     assert broken.spend("day")[0]["cost"] == 2_500_000_000
 
 

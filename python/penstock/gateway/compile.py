@@ -43,6 +43,9 @@ MESSAGES_FAMILY = "anthropic"
 SAME_IN_MESSAGES = frozenset({"max_tokens", "temperature", "top_p", "top_k"})
 """Parameters that are spelled alike there and here."""
 
+NOT_THEIRS = CHAT.options | RowOptions.__optional_keys__ | set(OWN)
+"""Fields that are not a client's to set: with which key, where, over which way, and what the gateway writes itself."""
+
 LONGEST = frozenset({"max_tokens", "max_completion_tokens"})
 """One thing by two names, whatever a server makes of them: a client's goes before the config's."""
 
@@ -278,7 +281,7 @@ def _compile(config: Config, entry: _Entry, *, hooks: bool) -> None:
         "family": call.provider.family,
         "reasoning": dialect.get("reasoning", "inside"),
         "end": dialect.get("end", "finish"),
-        "plain": _plain(calls, options, pattern) if known else None,
+        "plain": _plain(calls, options, entry.model, pattern) if known else None,
         "embeddings": _embeddings(entry.model, options) if known else None,
         "route": route,
         "timeouts": {name: getattr(timeouts, name) for name in ("connect", "first_token", "idle", "total")},
@@ -299,13 +302,16 @@ def _compile(config: Config, entry: _Entry, *, hooks: bool) -> None:
         pattern if wild else None,
         options,
         Route(params.get("proxy"), params.get("verify", True), _hashable(params.get("cert"))),
-        frozenset(params.get("allowed_openai_params") or ()) - CHAT.parameters - _left_out(options) - set(OWN),
+        frozenset(params.get("allowed_openai_params") or ()) - CHAT.parameters - NOT_THEIRS,
     )
 
 
 def _probes(model: str) -> tuple[str, ...]:
     """Models to plan with: two where the client names it, to see whether anything depends on the name."""
-    return (f"{model[:-1]}one-1", f"{model[:-1]}another/2") if model.endswith(ANY) else (model,)
+    if not model.endswith(ANY):
+        return (model,)
+    another = "another/2" if "/" in model else "another-2"  # what is before a first slash is a provider
+    return f"{model[:-1]}one-1", model[:-1] + another
 
 
 def _options(config: Config, entry: _Entry, row: Provider) -> dict[str, Any]:
@@ -349,10 +355,11 @@ def _route(config: Config, entry: _Entry, call: Call) -> dict[str, Any]:
     if verify is False:
         config.warn((*place, "verify"), f"anybody may answer in place of {call.base_url}, and is sent the key")
     environment = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    try:
-        native.trust(verify, _hashable(cert), *environment)
-    except BadRequestError as error:
-        config.error((*place, error.param or "verify"), error.message)
+    if isinstance(verify, str) or cert is not None:
+        try:
+            native.trust(verify, _hashable(cert), *environment)
+        except BadRequestError as error:
+            config.error((*place, error.param or "verify"), error.message)
     paths = native.authorities(verify, *environment)
     return {
         "proxy": native.proxy_of(Route(entry.params.get("proxy")), call.url),
@@ -392,14 +399,15 @@ def _same(calls: Sequence[Call]) -> bool:
     )
 
 
-def _plain(calls: Sequence[Call], options: Mapping[str, Any], pattern: str) -> dict[str, Any] | None:
+def _plain(calls: Sequence[Call], options: Mapping[str, Any], model: str, pattern: str) -> dict[str, Any] | None:
     """How the native module builds the requests of a deployment; None where it cannot."""
     row = calls[0].provider
     if row.fields or row.messages is not None or set(options.get("extra_body") or ()) & set(OWN):
         return None
     if pattern.endswith(ANY):
         # What the client writes is what is sent, in the place of all that the pattern leaves open.
-        probes = [probe for probe in _probes(pattern) for _ in (True, False)]
+        beginning = pattern[:-1]
+        probes = [beginning + probe.removeprefix(model[:-1]) for probe in _probes(model) for _ in (True, False)]
         if [call.model for call in calls] != probes or any(variant.model != ".*" for variant in row.variants):
             return None
     if row.family == MESSAGES_FAMILY:
@@ -421,7 +429,7 @@ def _plain_chat(calls: Sequence[Call], options: Mapping[str, Any]) -> dict[str, 
     added = {name: value for name, value in calls[-1].body.items() if name not in OWN}
     if LONGEST & added.keys():
         changed |= LONGEST - added.keys() - row.renames.keys()
-    takes = (CHAT.parameters | allowed) - changed - set(OWN)
+    takes = (CHAT.parameters | allowed) - changed
     return {
         "url": calls[0].url,
         "headers": _headers(calls),
@@ -441,15 +449,14 @@ def _plain_messages(calls: Sequence[Call], options: Mapping[str, Any]) -> dict[s
         "url": calls[0].url,
         "headers": _headers(calls),
         "set": {**given, **(options.get("extra_body") or {})},
-        "refuses": sorted(_left_out(options)),
+        "refuses": sorted(_left_out(options) - set(OWN)),
     }
 
 
 def _left_out(options: Mapping[str, Any]) -> set[str]:
     """Fields that are not the client's to set, or are not sent."""
     return {
-        *CHAT.options,
-        *RowOptions.__optional_keys__,
+        *NOT_THEIRS,
         *(options.get("additional_drop_params") or ()),
         *(options.get("extra_body") or ()),
     }

@@ -78,6 +78,9 @@ TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 SECRET = re.compile(r"key|secret|token|password|credential|url|header", re.IGNORECASE)
 """What names values that no error shows."""
 
+EXPONENT = re.compile(r"[-+]?\d+[eE][-+]?\d+")
+"""A number that YAML 1.1 takes for a text: 1e-6."""
+
 UNSET = object()
 
 
@@ -204,6 +207,13 @@ class _Tree:
             return None
         except ValueError:
             return node.value  # 2024-13-45 looks like a date
+        if (
+            isinstance(value, str)
+            and isinstance(node, yaml.ScalarNode)
+            and node.style is None
+            and EXPONENT.fullmatch(value)
+        ):
+            value = float(value)
         if isinstance(value, int | float | date) and not isinstance(value, bool):
             self.written[place] = node.value
         return value

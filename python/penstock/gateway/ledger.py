@@ -54,7 +54,7 @@ class Settled(KeyTable, Protocol):
     """The part of the native Gateway that has rows to take."""
 
     def take_rows(self, most: int, seconds: float, /) -> list[bytes]:
-        """Rows, as soon as there is one."""
+        """Rows, as soon as there is one; among them {"note": a line for the log}."""
 
 
 class Observer(Protocol):
@@ -225,12 +225,17 @@ class Ledger:
                 return
 
     def _accept(self, lines: list[bytes]) -> None:
-        rows: list[dict[str, Any]] = [row for row in map(orjson.loads, lines) if isinstance(row, dict)]
-        if not rows:
-            return
-        for row in rows:
+        rows: list[dict[str, Any]] = []
+        for row in map(orjson.loads, lines):
             if row.get("cost") is None:
                 row["cost"] = self._prices.cost(row)
+            if "note" in row:
+                # The native module has no log of its own.
+                log.warning("%s", row["note"])
+            else:
+                rows.append(row)
+        if not rows:
+            return
         self._keyring.owe(_amounts(rows))
         with self._turn:
             self._batches.append(Batch(rows))
@@ -345,8 +350,9 @@ class Ledger:
         self._look = now + self._poll
 
         def look() -> None:
-            self._store.reset_budgets(time.time())
             self._keyring.sync()
+            if self._store.reset_budgets(time.time()):
+                self._keyring.sync()
             if self._retention is not None and now >= self._prune:
                 gone = self._store.prune(time.time() - self._retention * 86400)
                 # Many are taken away in several goes, and rows are written between them.

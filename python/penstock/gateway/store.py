@@ -344,7 +344,7 @@ class Store:
         with self._begin() as connection:
             # Sums are decimals in PostgreSQL.
             return [
-                {name: int(value) if name in SUMS else value or None for name, value in row.items()}
+                {str(name): int(value) if name in SUMS else value or None for name, value in row.items()}
                 for row in connection.execute(statement).mappings()
             ]
 
@@ -681,7 +681,8 @@ def _asked(start: float | None, end: float | None, key: str | None, model: str |
 
 def _spend_row(found: Any) -> dict[str, Any]:
     """A spend row as it was before it was columns."""
-    row = {_CALLED.get(name, name): value for name, value in found.items()}
+    # Plain texts: the names of columns are a class of SQLAlchemy's, which orjson does not write.
+    row = {_CALLED.get(name) or str(name): value for name, value in found.items()}
     row["cost"] = None if row["cost"] is None else dollars(row["cost"])
     row["attempts"] = orjson.loads(row["attempts"] or "[]")
     return row

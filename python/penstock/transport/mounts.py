@@ -64,7 +64,9 @@ def _response(
 ) -> httpx.Response:
     status_code, headers = head
     raw = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
-    return httpx.Response(status_code, headers=raw, stream=stream, extensions={"http_version": (transfer.version or "").encode()})
+    return httpx.Response(
+        status_code, headers=raw, stream=stream, extensions={"http_version": (transfer.version or "").encode()}
+    )
 
 
 class _Body(httpx.SyncByteStream):

@@ -525,6 +525,35 @@ fn what_comes_for_another_rings_for_it() {
 }
 
 #[test]
+fn whoever_waits_is_rung_for_though_it_did_not_look_again() {
+    let server = Server::known(None);
+    let pool = pool();
+    let mut watcher = begun(&pool, &server, "/hold");
+    while some(&mut watcher).unwrap() == 0 {}
+    assert_eq!(watcher.wants().len(), 1);
+    let mut other = begun(&pool, &server, "/drip");
+    let rung = Arc::new(AtomicUsize::new(0));
+    let counter = rung.clone();
+    other.on_ring(move || _ = counter.fetch_add(1, Ordering::SeqCst));
+    let mut whole = Vec::new();
+    let until = Instant::now() + LONG;
+    while !other.is_over() && Instant::now() < until {
+        // As a driver does: nothing is pending, and it waits for what is to be watched, which is nothing.
+        while other.is_pending() && !other.is_over() {
+            if let Body::Data(data) = other.read(&mut [0; 100]).unwrap() {
+                whole.extend_from_slice(data);
+            }
+        }
+        assert!(other.wants().is_empty());
+        let before = rung.load(Ordering::SeqCst);
+        while !other.is_over() && rung.load(Ordering::SeqCst) == before && Instant::now() < until {
+            some(&mut watcher).unwrap();
+        }
+    }
+    assert_eq!(whole, b"Hello");
+}
+
+#[test]
 fn a_slow_reader_holds_up_its_own_stream_alone() {
     let server = Server::known(None);
     let pool = pool();

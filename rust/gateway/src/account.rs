@@ -72,7 +72,7 @@ impl Account {
 
     /// It got no further than to us.
     pub(crate) fn refuse(&mut self, problem: &Problem) {
-        let ours = matches!(problem.status, 429);
+        let ours = matches!(problem.status, 429 | 503);
         self.fail(if ours { Ending::Refused } else { Ending::Failed }, problem);
     }
 

@@ -12,6 +12,7 @@ use penstock_core::error::Class;
 use crate::account::Account;
 use crate::ask::{Ask, Operation};
 use crate::body::{Pending, Reply, Streamed};
+use crate::gate;
 use crate::keys::Caller;
 use crate::ledger::Row;
 use crate::metrics;
@@ -260,7 +261,15 @@ async fn begin(
     }
     let _ = operation;
     if let Caller::Key(key) = caller {
-        let hold = key.take(ask.estimate().1, shared.now())?;
+        let tokens = ask.estimate().1;
+        let hold = match &state.commons {
+            None => key.take(tokens, shared.now())?,
+            Some(commons) => {
+                let id = account.as_ref().map_or("", Account::id);
+                // In a place of its own: where nothing is shared, no request is larger for it.
+                Box::pin(gate::enter(shared, commons, key, id, tokens)).await?
+            }
+        };
         if let Some(account) = account {
             account.hold(hold);
         }

@@ -18,6 +18,7 @@ use penstock_engine::proxy::Proxy;
 use penstock_engine::tls::{Authorities, Identity, Trust};
 use penstock_engine::url::Url;
 
+use crate::commons::Commons;
 use crate::keys::{Hash, Keys, hash_of};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -136,6 +137,8 @@ pub(crate) fn unix_seconds() -> i64 {
 pub(crate) struct State {
     pub(crate) settings: tables::Settings,
     pub(crate) master: Option<Hash>,
+    /// What is shared with other nodes.
+    pub(crate) commons: Option<Arc<Commons>>,
     groups: HashMap<String, Arc<Group>>,
     /// Those that stand for every name with a beginning; the longest first.
     open: Vec<(String, Arc<Group>)>,
@@ -185,9 +188,15 @@ impl State {
                 return Err(format!("two deployments have the id {id}"));
             }
         }
+        let same = before.and_then(|state| state.commons.as_ref());
+        let commons = settings.redis.as_ref().map(|table| match same.filter(|commons| commons.table == *table) {
+            Some(commons) => Ok(Arc::clone(commons)),
+            None => Commons::new(table.clone()).map(Arc::new),
+        });
         let mut state = Self {
             settings,
             master,
+            commons: commons.transpose()?,
             groups: HashMap::new(),
             open: Vec::new(),
             aliases: aliases.into_iter().collect(),

@@ -243,6 +243,9 @@ pub struct Redis {
     /// What holds for budgets then.
     #[serde(default = "closed")]
     pub budgets_when_down: WhenDown,
+    /// Seconds after which the requests of a node that has died no longer count as under way.
+    #[serde(default = "thirty")]
+    pub lease: f64,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -284,6 +287,10 @@ fn two() -> u32 {
 #[expect(clippy::unnecessary_wraps, reason = "the default of an optional field")]
 fn three() -> Option<u32> {
     Some(3)
+}
+
+fn thirty() -> f64 {
+    30.0
 }
 
 fn five() -> f64 {
