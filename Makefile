@@ -63,12 +63,13 @@ $(TEST_VENV)/.ready: $(WHEELS)/.built
 	@touch $@
 
 $(VENV)/.demo: $(WHEELS)/.built
-	$(PY) $(PIP) install --quiet "$$(ls $(WHEELS)/*.whl)[cli]"
+	$(PY) $(PIP) install --quiet "$$(ls $(WHEELS)/*.whl)[proxy]"
 	$(PY) $(PIP) install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
 	@touch $@; rm -f $(VENV)/.develop
 
-demo: $(VENV)/.demo ## build the wheel, install it into .venv and stream one answer, without a key
+demo: $(VENV)/.demo ## build the wheel, install it into .venv, stream one answer, and one through the proxy, without a key
 	$(VENV)/bin/penstock chat --model "replay/hello?delay=30" "Say hello."
+	$(VENV)/bin/python -m penstock.gateway.demo
 
 test: lint types rust-test pytest ## everything a merge needs
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import re
+import statistics
 import sys
 import threading
 import time
@@ -38,6 +39,7 @@ class Subject:
     package: str
     make: Callable[..., Any]
     slow: bool = False
+    speaks: tuple[str, ...] = ("http", "https")
 
 
 def subjects() -> dict[str, Subject]:
@@ -45,6 +47,9 @@ def subjects() -> dict[str, Subject]:
 
     def over_httpx(make: Callable[..., Any]) -> Callable[..., Any]:
         return lambda base, **options: make(base, transport="httpx", **options)
+
+    def over_http2(make: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda base, **options: make(base, http2=True, **options)
 
     def over_aiohttp(base: str, **options: Any) -> peers.AsyncRun:
         return peers.openai_async(base, aiohttp=True, **options)
@@ -62,8 +67,14 @@ def subjects() -> dict[str, Subject]:
         "httpx, bytes only": Subject(BLOCKING, "httpx", peers.httpx_bytes),
         "httpx, bytes only, asyncio": Subject(ASYNCIO, "httpx", peers.httpx_bytes_async),
         "litellm, asyncio": Subject(ASYNCIO, "litellm", peers.litellm_async, slow=True),
-        "raw socket, bytes only": Subject(BLOCKING, "", peers.socket_bytes),
-        "epoll, bytes only": Subject(EPOLL, "", peers.epoll_bytes),
+        "raw socket, bytes only": Subject(BLOCKING, "", peers.socket_bytes, speaks=("http",)),
+        "epoll, bytes only": Subject(EPOLL, "", peers.epoll_bytes, speaks=("http",)),
+        "penstock, HTTP/2": Subject(BLOCKING, "penstock", over_http2(peers.penstock), speaks=("http2",)),
+        "penstock, HTTP/2, asyncio": Subject(ASYNCIO, "penstock", over_http2(peers.penstock_async), speaks=("http2",)),
+        "penstock, HTTP/2, uvloop": Subject(UVLOOP, "penstock", over_http2(peers.penstock_async), speaks=("http2",)),
+        "httpx, HTTP/2, bytes only, asyncio": Subject(
+            ASYNCIO, "h2", over_http2(peers.httpx_bytes_async), speaks=("http2",)
+        ),
     }
 
 
@@ -76,6 +87,7 @@ class Cell:
     at_once: int = 1
     times: int = 1
     blocking_anchor: str = "aiohttp + orjson, by hand, asyncio"
+    speaks: str = "http"
 
     @property
     def stamped(self) -> bool:
@@ -83,6 +95,8 @@ class Cell:
 
     def anchor(self, world: str) -> str:
         """The client that one of this world is compared with."""
+        if self.speaks == "http2":
+            return "httpx, HTTP/2, bytes only, asyncio"
         if world == BLOCKING:
             return self.blocking_anchor
         return f"aiohttp + orjson, by hand, {UVLOOP if world == UVLOOP else ASYNCIO}"
@@ -91,6 +105,8 @@ class Cell:
 ANY = (BLOCKING, ASYNCIO, UVLOOP)
 LOOPS = (ASYNCIO, UVLOOP, EPOLL)
 RAW = "raw socket, bytes only"
+FLOORS = (RAW, "epoll, bytes only")
+"""Nothing that parses can keep up with the server better than one of these."""
 CELLS = {
     "burst": Cell("/plain/burst/2000/v1", ANY, times=3),
     "burst, padded chunks": Cell("/padded/burst/2000/v1", ANY, times=3),
@@ -102,6 +118,10 @@ CELLS = {
     "50 threads, a chunk each 10 ms": Cell("/plain/pace/100/10/v1", (BLOCKING,), at_once=50, blocking_anchor=RAW),
     "latency, one stream, a chunk each 2 ms": Cell("/plain/pace/300/2/stamped/v1", ANY, blocking_anchor=RAW),
     "latency, 100 streams, a chunk each 50 ms": Cell("/plain/pace/40/50/stamped/v1", LOOPS, at_once=100),
+    "TLS, burst": Cell("/plain/burst/2000/v1", ANY, times=3, speaks="https"),
+    "TLS, 200 streams, a chunk each 10 ms": Cell("/plain/pace/100/10/v1", LOOPS, at_once=200, speaks="https"),
+    "HTTP/2, burst": Cell("/plain/burst/2000/v1", ANY, times=3, speaks="http2"),
+    "HTTP/2, 200 streams, a chunk each 10 ms": Cell("/plain/pace/100/10/v1", LOOPS, at_once=200, speaks="http2"),
 }
 STAMP = re.compile(r'"content":"(\d{19})')
 
@@ -223,6 +243,12 @@ def question_for(cell: Cell, subject: Subject, base: str, *, quick: bool) -> str
     return json.dumps({"base": base + cell.path, "at_once": at_once, "times": times, "stamped": cell.stamped})
 
 
+def kept_up(found: list[dict[str, Any]], floor: list[dict[str, Any]]) -> float:
+    """How many chunks per second, as a share of the floor's in the same round."""
+    shares = [own["rate"] / other["rate"] for own, other in zip(found, floor, strict=True)]
+    return float(statistics.median(shares))
+
+
 def cells_of(
     answers: dict[str, dict[str, list[dict[str, Any]]]], known: dict[str, Subject]
 ) -> dict[str, dict[str, Any]]:
@@ -237,10 +263,14 @@ def cells_of(
             anchor = rounds.get(CELLS[shape].anchor(known[name].world), [])
             if any("failed" in each for each in anchor):
                 anchor = []
+            floor = next((rounds[floor] for floor in FLOORS if floor in rounds), [])
+            if any("failed" in each for each in floor):
+                floor = []
             keys = [key for key in ("rate", "p50", "p99") if key in found[0]]
             cells[shape][name] = {
                 "cpu": measure.summary([each["cpu"] for each in found], [each["cpu"] for each in anchor]),
                 **{key: measure.summary([each[key] for each in found]) for key in keys},
+                **({"kept": kept_up(found, floor)} if floor else {}),
                 "memory": max(each["memory"] for each in found),
             }
     return cells
@@ -249,14 +279,24 @@ def cells_of(
 def rows(cells: dict[str, Any]) -> str:
     """A cell as a table."""
     stamped = any("p50" in cell for cell in cells.values())
-    head = ["", "median", "min", "max", "ratio", "chunks/s", "peak MiB", *(["p50 us", "p99 us"] if stamped else [])]
+    head = [
+        "",
+        "median",
+        "min",
+        "max",
+        "ratio",
+        "chunks/s",
+        "of the floor's",
+        "peak MiB",
+        *(["p50 us", "p99 us"] if stamped else []),
+    ]
     lines = []
     for name, cell in cells.items():
         if "failed" in cell:
             lines.append([name, cell["failed"], *[""] * (len(head) - 2)])
             continue
         figures = [cell["cpu"]["median"], cell["cpu"]["min"], cell["cpu"]["max"], cell["cpu"].get("share")]
-        figures += [cell["rate"]["median"], cell["memory"]]
+        figures += [cell["rate"]["median"], cell.get("kept"), cell["memory"]]
         figures += [cell[key]["median"] for key in ("p50", "p99") if key in cell]
         lines.append([name, *("" if figure is None else measure.figure(figure) for figure in figures)])
     return measure.table(head, lines)
@@ -285,15 +325,15 @@ def main() -> None:
     shapes = {shape: cell for shape, cell in CELLS.items() if measure.wanted(shape, options.cells)}
     rounds = 1 if options.quick else options.rounds
     answers: dict[str, dict[str, list[dict[str, Any]]]] = {shape: {} for shape in shapes}
-    with upstream.serve() as base, contextlib.ExitStack() as stack:
+    with upstream.serve_all() as bases, contextlib.ExitStack() as stack:
         children = {name: stack.enter_context(Process(str(HERE / "engine.py"), "--client", name)) for name in chosen}
         for child in children.values():
             child.ask()
         for _ in range(rounds):
             for shape, cell in shapes.items():
                 for name, subject in chosen.items():
-                    if subject.world in cell.worlds:
-                        question = question_for(cell, subject, base, quick=options.quick)
+                    if subject.world in cell.worlds and cell.speaks in subject.speaks:
+                        question = question_for(cell, subject, bases[cell.speaks], quick=options.quick)
                         answers[shape].setdefault(name, []).append(json.loads(children[name].ask(question)))
     cells = cells_of(answers, known)
     for shape, found in cells.items():

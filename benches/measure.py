@@ -27,6 +27,7 @@ PEERS = (
     "httpx",
     "httpx-sse",
     "httpx2",
+    "h2",
     "aiohttp",
     "orjson",
     "jiter",

@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +120,11 @@ async def opened(name: str, base: str, stack: AsyncExitStack, shared: dict[str, 
     import peers
 
     call: dict[str, Any] = {"messages": peers.MESSAGES, "stream": True, "stream_options": peers.OPTIONS}
-    if name == "penstock, async":
+    if name in ("penstock, async", SHARED):
         from penstock import acompletion
 
-        stream: Any = await acompletion(f"openai/{peers.MODEL}", **call, api_base=base, api_key=peers.KEY)
+        http2 = name == SHARED
+        stream: Any = await acompletion(f"openai/{peers.MODEL}", **call, api_base=base, api_key=peers.KEY, http2=http2)
         iterator = aiter(stream)
     elif name == "openai, async":
         import openai
@@ -164,6 +166,10 @@ IDLING = (
     "httpx, bytes only, async",
     "aiohttp, bytes only, async",
 )
+
+
+SHARED = "penstock, HTTP/2, async"
+WITHIN_TLS = ("penstock, async", "httpx, bytes only, async", "aiohttp, bytes only, async")
 
 
 async def idle(name: str, base: str) -> float:
@@ -225,9 +231,10 @@ def main() -> None:
     cells: dict[str, dict[str, dict[str, float]]] = {}
     dropped: dict[str, int] = {}
     installed = measure.versions()
-    with upstream.serve() as base:
+    with upstream.serve_all() as bases:
 
-        def answer(name: str, *more: str, malloc: bool = True) -> Any:
+        def answer(name: str, *more: str, malloc: bool = True, speaks: str = "http") -> Any:
+            base = bases[speaks]
             command = [sys.executable, str(HERE / "memory.py"), "--client", name, "--base", base, *more]
             environment = {**os.environ, "PYTHONMALLOC": "malloc"} if malloc else None
             ran = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
@@ -241,6 +248,8 @@ def main() -> None:
         shapes: dict[str, tuple[tuple[str, ...], Callable[[str], float]]] = {
             "growth from chunk 100 to 10,000": (GROWTH, answer),
             "each idle stream": (IDLING, answer),
+            "each idle stream within TLS": (WITHIN_TLS, partial(answer, speaks="https")),
+            "each idle stream on a connection of HTTP/2 within TLS": ((SHARED,), partial(answer, speaks="http2")),
         }
         if files > HELD + 100:
             shapes[f"each of {HELD:,} slow streams, resident"] = (HOLDING, held)

@@ -435,12 +435,16 @@ class Connections:
     Args:
         trust: for https.
         proxy: scheme://[name:password@]host[:port] of http, https, socks5, socks5h.
+        http2: "negotiated" speaks HTTP/2 within TLS where the server chooses it, "prior-knowledge" without TLS too. Its
+            connections are shared by several requests at once.
 
     Raises:
         NetworkError: "request": this is no proxy.
     """
 
-    def __new__(cls, trust: Trust, *, proxy: str | None = None) -> Self: ...
+    def __new__(
+        cls, trust: Trust, *, proxy: str | None = None, http2: Literal["negotiated", "prior-knowledge"] | None = None
+    ) -> Self: ...
     def __len__(self) -> int: ...
     def close(self) -> None:
         """Closes them, and those in use when they come back."""
@@ -482,6 +486,9 @@ class Transfer:
         Raises:
             NetworkError: of every kind.
         """
+    @property
+    def version(self) -> str | None:
+        """Of HTTP, once the headers are there: "HTTP/1.0", "HTTP/1.1" or "HTTP/2"."""
     def attach(self, decoder: Decoder) -> None:
         """The decoder that `pull` feeds."""
     def keep_time(self, idle: float | None, due: float | None) -> None:
@@ -500,7 +507,7 @@ class Transfer:
             APIError: as `Decoder.feed`.
         """
     def shut(self) -> None:
-        """Ends the connection, from any thread: whoever waits finds the end of the body."""
+        """Ends the connection, or its stream on a shared one, from any thread: whoever waits finds the end."""
     def close(self) -> None:
         """The same, and lets go of everything."""
 
@@ -535,6 +542,9 @@ class AsyncTransfer:
         """
     def resolved(self, addresses: Sequence[tuple[str, int]]) -> None:
         """The addresses, as pairs of an IP address and a port. `send` goes on."""
+    @property
+    def version(self) -> str | None:
+        """Of HTTP, once the headers are there: "HTTP/1.0", "HTTP/1.1" or "HTTP/2"."""
     def attach(self, decoder: Decoder) -> None:
         """The decoder that `pull` feeds."""
     def keep_time(self, idle: float | None, due: float | None) -> None:
@@ -544,7 +554,7 @@ class AsyncTransfer:
     def pull(self) -> Any:
         """The next chunks of the body, None at its end, or this object to await them."""
     def shut(self) -> None:
-        """Ends the connection, from any thread: whoever waits finds the end of the body."""
+        """Ends the connection, or its stream on a shared one, from any thread: whoever waits finds the end."""
     def close(self) -> None:
         """The same, and lets go of everything."""
     def __await__(self) -> Self: ...
@@ -790,6 +800,10 @@ class Job:
     @property
     def kind(self) -> Literal["plan", "admin"]:
         """What is wanted: `plan`, or `respond`."""
+
+    @property
+    def id(self) -> str:
+        """Of the request to plan; the same for each of its attempts, and in its row."""
 
     @property
     def deployment(self) -> str:

@@ -85,6 +85,7 @@ def completion(
             fallbacks: models, or dicts of options with a model, to ask in turn when this one fails.
             content_policy_fallbacks: the same for refusals by a content filter.
             client: an httpx.Client or httpx2.Client of your own; else proxy, verify and cert, as httpx takes them.
+            http2: True to speak HTTP/2 where the server does, "prior-knowledge" to speak it without TLS too.
             transport: "native" insists on the engine of this package, "httpx" chooses httpx. Without it the engine
                 serves wherever it can.
             drop_params: leave out parameters that the provider lacks. additional_drop_params: leave these out.

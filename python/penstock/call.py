@@ -21,7 +21,7 @@ from .providers.resolve import base_of, fill, first_set, owns, resolve, setting_
 from .providers.sign import Sign, signer
 from .stream import as_events
 from .tokens import tokens
-from .transport import Port, Request, Route
+from .transport import Port, Request, Route, http2_of
 from .wire import ANSWER_TOOL, Parameters, Unformatted, builder, encode, select, set_fields
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class UnformattedOptions(Unformatted, RowOptions, total=False):
     proxy: Any
     verify: Any
     cert: Any
+    http2: "bool | Literal['prior-knowledge'] | None"
     drop_params: bool | None
     additional_drop_params: Iterable[str] | None
     allowed_openai_params: Iterable[str] | None
@@ -495,7 +496,12 @@ def _route(base_url: str, options: Mapping[str, Any]) -> Route:
     verify = options.get("verify")
     if verify is False:
         warnings.warn(f"verify=False: anybody may answer in place of {base_url}, and is sent the key", stacklevel=2)
-    return Route(options.get("proxy"), True if verify is None else verify, options.get("cert"))
+    return Route(
+        options.get("proxy"),
+        True if verify is None else verify,
+        options.get("cert"),
+        http2=http2_of(options.get("http2")),
+    )
 
 
 def check_keywords(operation: Operation, provider: Provider, options: Mapping[str, Any]) -> None:

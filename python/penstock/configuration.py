@@ -19,7 +19,7 @@ class Defaults:
     """What a call does where its own arguments say nothing. None is as if it were not here.
 
     timeout, max_retries, drop_params, additional_drop_params, fallbacks, content_policy_fallbacks, proxy, verify,
-        cert, keep_partial, estimate_usage: as `completion` takes them.
+        cert, http2, keep_partial, estimate_usage: as `completion` takes them.
     hooks: told of every call, before those that the call brings itself.
     prices: the caller's own prices, by model, as `completion_cost` takes them.
     """
@@ -33,6 +33,7 @@ class Defaults:
     proxy: Any = None
     verify: Any = None
     cert: Any = None
+    http2: bool | str | None = None
     keep_partial: bool | None = None
     estimate_usage: bool | None = None
     hooks: Sequence[Any] = ()
@@ -62,6 +63,8 @@ class Defaults:
     def under(self, options: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
         """The options of a call, with these where it says nothing; those alone that are `known` to its kind."""
         filled = dict(options)
+        if self is _nothing:
+            return filled
         given = {ALIASES.get(name, name) for name, value in options.items() if value is not None}
         for item in fields(self):
             name, value = item.name, getattr(self, item.name)
@@ -72,7 +75,7 @@ class Defaults:
         return filled
 
 
-_process = Defaults()
+_process = _nothing = Defaults()
 _here: ContextVar[Defaults | None] = ContextVar("penstock_defaults", default=None)
 
 

@@ -61,6 +61,12 @@ class Tokens:
         self.lock = threading.Lock()
         self.errands: dict[Source, Errand] = {}
 
+    def has(self, source: Source) -> bool:
+        """Whether a token is there that is good for a while, so that `get` will not have to wait."""
+        with self.lock:
+            lease = self.kept.get(source)
+            return lease is not None and lease.until > time()
+
     async def get(self, source: Source, port: Port, route: Route, watch: Watch, *, blocking: bool) -> tuple[str, bool]:
         """A token that is good for a while, and whether it is new.
 

@@ -1,9 +1,13 @@
 //! One connection: requests come one after the other, each with its length.
 
-use std::io::{Error, ErrorKind, Read, Result, Write};
+use std::io::{Error, ErrorKind, Result};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::ServerConfig;
+
+use crate::link::Link;
 use crate::recording::{Asked, Found, HEAD, Library};
 
 /// A request is read up to here.
@@ -24,7 +28,7 @@ pub(crate) enum Next {
 
 #[derive(Debug)]
 pub(crate) struct Connection {
-    socket: TcpStream,
+    link: Link,
     request: Vec<u8>,
     answer: Option<Asked>,
     due: Instant,
@@ -34,14 +38,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn build(socket: TcpStream) -> Result<Self> {
-        socket.set_nonblocking(true)?;
-        socket.set_nodelay(true)?;
-        Ok(Self { socket, request: Vec::new(), answer: None, due: Instant::now(), out: Vec::new(), sent: 0 })
+    pub(crate) fn build(socket: TcpStream, tls: Option<&Arc<ServerConfig>>) -> Result<Self> {
+        let link = Link::build(socket, tls)?;
+        Ok(Self { link, request: Vec::new(), answer: None, due: Instant::now(), out: Vec::new(), sent: 0 })
     }
 
     pub(crate) fn socket(&self) -> &TcpStream {
-        &self.socket
+        self.link.socket()
     }
 
     /// The socket is ready for what was waited for.
@@ -52,7 +55,7 @@ impl Connection {
     /// Reads what there is, and begins to answer when it is a whole request.
     fn read(&mut self, library: &Library) -> Result<Next> {
         let mut buffer = [0; 8192];
-        let count = match self.socket.read(&mut buffer) {
+        let count = match self.link.read(&mut buffer) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(count) => count,
             Err(error) if retry(&error) => return Ok(Next::Request),
@@ -128,12 +131,16 @@ impl Connection {
 
     fn write(&mut self) -> Result<Next> {
         while let Some(rest) = self.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            match self.socket.write(rest) {
+            match self.link.write(rest) {
                 Ok(count) => self.sent += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if retry(&error) => return Ok(Next::Writable),
                 Err(error) => return Err(error),
             }
+        }
+        match self.link.flush() {
+            Err(error) if retry(&error) => return Ok(Next::Writable),
+            outcome => outcome?,
         }
         self.out.clear();
         self.sent = 0;

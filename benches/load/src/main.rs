@@ -1,7 +1,7 @@
 //! What the benches drive and read from, in processes fast enough never to be what is measured.
 //!
 //! ```text
-//! penstock-load serve plain.sse [anthropic.sse:2 answer.json ...]
+//! penstock-load serve [--tls authority.pem [--http2]] plain.sse [anthropic.sse:2 answer.json ...]
 //! penstock-load drive 127.0.0.1:4000 request.http CONNECTIONS REQUESTS [--end TEXT] [--spread MS] [--stamped]
 //! penstock-load relay 127.0.0.1:8000
 //! ```
@@ -16,13 +16,16 @@
 //! ```
 //!
 //! `after/MS` behind the numbers waits so long before the head; `stamped` puts the time of the write, nanoseconds since
-//! 1970, before the text of each event.
+//! 1970, before the text of each event. With `--tls` it is all within TLS, by certificates made for the day: whoever
+//! trusts the authority that is written to the file trusts them. With `--http2` it is HTTP/2, and no answers of JSON.
 //!
 //! `drive` sends a request, the bytes of a file, over and over, and prints what came of it as JSON. `relay` prints its
 //! port and hands on bytes both ways without looking at them: what no gateway can be cheaper than.
 
 mod connection;
 mod drive;
+mod http2;
+mod link;
 mod recording;
 mod relay;
 mod response;
@@ -34,7 +37,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Socket, Type};
 
-const USAGE: &str = "usage: penstock-load serve FILE... | drive ADDRESS FILE CONNECTIONS REQUESTS | relay ADDRESS";
+const USAGE: &str = "usage: penstock-load serve [--tls FILE [--http2]] FILE... | drive ADDRESS FILE CONNECTIONS REQUESTS | relay ADDRESS";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut words = std::env::args().skip(1);

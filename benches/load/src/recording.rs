@@ -19,6 +19,8 @@ const LAST: usize = 3;
 #[derive(Debug)]
 struct Piece {
     bytes: Vec<u8>,
+    /// Where the event itself begins, behind its size.
+    begin: usize,
     /// Where its time stamp is, in a stream that has them.
     stamp: Option<usize>,
 }
@@ -32,11 +34,12 @@ impl Piece {
         let (before, after) = event.split_at(place.unwrap_or(0));
         let stamp: &[u8] = if place.is_some() { &[b'0'; DIGITS] } else { &[] };
         let mut bytes = format!("{:x}\r\n", event.len() + stamp.len()).into_bytes();
+        let begin = bytes.len();
         bytes.extend_from_slice(before);
         let stamp = place.map(|_| bytes.len()).inspect(|_| bytes.extend_from_slice(stamp));
         bytes.extend_from_slice(after);
         bytes.extend_from_slice(b"\r\n");
-        Self { bytes, stamp }
+        Self { bytes, begin, stamp }
     }
 }
 
@@ -87,10 +90,25 @@ pub(crate) struct Asked {
 impl Asked {
     /// Appends what comes next; false if it was the end of the body.
     pub(crate) fn write_next(&mut self, out: &mut Vec<u8>) -> bool {
-        let Some(piece) = self.events.get(self.next, self.count) else {
+        let more = self.write_piece(out).is_some();
+        if !more {
             out.extend_from_slice(END);
-            return false;
-        };
+        }
+        more
+    }
+
+    /// The same without the framing of HTTP/1.1; false if there was nothing more.
+    pub(crate) fn write_event(&mut self, out: &mut Vec<u8>) -> bool {
+        let at = out.len();
+        let Some(begin) = self.write_piece(out) else { return false };
+        out.drain(at..at + begin);
+        out.truncate(out.len() - b"\r\n".len());
+        true
+    }
+
+    /// Appends a piece with its framing, and tells where the event itself begins in it.
+    fn write_piece(&mut self, out: &mut Vec<u8>) -> Option<usize> {
+        let piece = self.events.get(self.next, self.count)?;
         let begin = out.len();
         out.extend_from_slice(&piece.bytes);
         if let Some(place) = piece.stamp.and_then(|stamp| out.get_mut(begin + stamp..begin + stamp + DIGITS)) {
@@ -98,7 +116,7 @@ impl Asked {
             place.copy_from_slice(format!("{now:0DIGITS$}").as_bytes());
         }
         self.next += 1;
-        true
+        Some(piece.begin)
     }
 
     pub(crate) fn write_all(&mut self, out: &mut Vec<u8>) {

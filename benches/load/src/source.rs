@@ -6,13 +6,16 @@ use std::error::Error;
 use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use polling::{Event, Events, PollMode, Poller};
+use rustls::ServerConfig;
 
 use crate::connection::{Connection, Next};
-use crate::listen;
+use crate::link::secure;
 use crate::recording::Library;
+use crate::{http2, listen};
 
 const LISTENER: usize = 0;
 /// So many turns pass before the sockets are looked at, while there is always something due.
@@ -20,9 +23,21 @@ const TURNS: u32 = 32;
 
 /// Serves these files, each under its name: `FILE.json` whole, `FILE.sse` or `FILE.sse:LEAD` as a stream with so many
 /// events before those with text.
-pub(crate) fn run(files: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(mut words: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
     let mut library = Library::default();
-    for named in files {
+    let (mut authority, mut http2) = (None, false);
+    while let Some(named) = words.next() {
+        match named.as_str() {
+            "--tls" => {
+                authority = Some(words.next().ok_or("--tls needs a file")?);
+                continue;
+            }
+            "--http2" => {
+                http2 = true;
+                continue;
+            }
+            _ => {}
+        }
         let (file, lead) = named.rsplit_once(':').unwrap_or((&named, "1"));
         let lead = lead.parse().map_err(|_| format!("{named}: not a number of events before the text"))?;
         let path = Path::new(file);
@@ -35,13 +50,20 @@ pub(crate) fn run(files: impl Iterator<Item = String>) -> Result<(), Box<dyn Err
             library.insert(name, &text, lead)?;
         }
     }
+    let spoken: &[&[u8]] = if http2 { &[b"h2"] } else { &[b"http/1.1"] };
+    let tls = authority.map(|file| secure(Path::new(&file), spoken)).transpose()?;
     let listener = listen()?;
-    Ok(Server::build(library, listener)?.run()?)
+    match tls {
+        Some(tls) if http2 => http2::run(library, listener, tls),
+        None if http2 => Err("--http2 needs --tls".into()),
+        tls => Ok(Server::build(library, listener, tls)?.run()?),
+    }
 }
 
 struct Server {
     library: Library,
     listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     poller: Poller,
     connections: HashMap<usize, Connection>,
     /// Keys are never used twice: what is due for a connection that is gone finds nothing.
@@ -50,11 +72,11 @@ struct Server {
 }
 
 impl Server {
-    fn build(library: Library, listener: TcpListener) -> std::io::Result<Self> {
+    fn build(library: Library, listener: TcpListener, tls: Option<Arc<ServerConfig>>) -> std::io::Result<Self> {
         let poller = Poller::new()?;
         // SAFETY: both live as long as the server, and the poller is dropped with it.
         unsafe { poller.add_with_mode(&listener, Event::readable(LISTENER), PollMode::Level)? };
-        Ok(Self { library, listener, poller, connections: HashMap::new(), key: LISTENER, due: BinaryHeap::new() })
+        Ok(Self { library, listener, tls, poller, connections: HashMap::new(), key: LISTENER, due: BinaryHeap::new() })
     }
 
     fn run(&mut self) -> std::io::Result<()> {
@@ -102,7 +124,7 @@ impl Server {
             match self.listener.accept() {
                 Ok((socket, _)) => {
                     self.key += 1;
-                    let connection = Connection::build(socket)?;
+                    let connection = Connection::build(socket, self.tls.as_ref())?;
                     // SAFETY: `close` takes it out of the poller before it is dropped.
                     unsafe {
                         self.poller.add_with_mode(connection.socket(), Event::readable(self.key), PollMode::Level)?;

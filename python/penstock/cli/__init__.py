@@ -1,4 +1,7 @@
-"""The command line: `penstock chat`, `bulk`, `providers`, `replay`, `bench`, `keys`, `spend`; by the extra `cli`."""
+"""The command line: `penstock chat`, `bulk`, `providers`, `replay`, `bench`, `proxy`, `keys`, `spend`.
+
+It needs the extra `cli`.
+"""
 
 import sys
 

@@ -13,7 +13,7 @@ import rich  # noqa: F401  so that its absence shows in the first moment and not
 from ..catalogue import list_providers
 from ..errors import APIError
 from ..providers.registry import NOT_SERVED
-from . import advice, keys, talk
+from . import advice, keys, proxy, talk
 
 OK, API_ERROR, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 130
 
@@ -247,7 +247,8 @@ def bench(rounds: int, as_json: bool) -> None:
         talk.table((f"{part}: us of CPU per chunk", "median", "range", "speed"), benchmark.rows(result[part]))
 
 
-for command in (keys.keys, *keys.keys.commands.values(), keys.spend):
+for command in (keys.keys, *keys.keys.commands.values(), keys.spend, proxy.proxy):
     command.epilog = STATUSES
 penstock.add_command(keys.keys)
 penstock.add_command(keys.spend)
+penstock.add_command(proxy.proxy)

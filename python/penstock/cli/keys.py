@@ -138,10 +138,10 @@ def update(key: str, database: str | None, config: Path | None, **given: Any) ->
     """Change what is given, and nothing else. `none` takes a limit away; `--model '*'` allows every model."""
     from ..gateway.keys import parse
 
-    parts = parse(_given(**given), time.time())
-    if not parts:
-        raise click.UsageError("nothing is to be changed", click.get_current_context())
     with _opened(database, config, there=True) as store:
+        parts = parse(_given(**given), time.time())
+        if not parts:
+            raise click.UsageError("nothing is to be changed", click.get_current_context())
         changed = store.update_key(_found(store, key).id, parts)
     remark(f"{changed.name or changed.hint} is changed")
 
@@ -318,10 +318,14 @@ def _line(key: "Key") -> Sequence[str]:
 
 
 def _text(value: Any) -> str:
+    import orjson
+
     if value is None or value == []:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return orjson.dumps(value).decode() if value else ""
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

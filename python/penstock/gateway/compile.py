@@ -43,6 +43,12 @@ MESSAGES_FAMILY = "anthropic"
 SAME_IN_MESSAGES = frozenset({"max_tokens", "temperature", "top_p", "top_k"})
 """Parameters that are spelled alike there and here."""
 
+NOT_THEIRS = CHAT.options | RowOptions.__optional_keys__ | set(OWN)
+"""Fields that are not a client's to set: with which key, where, over which way, and what the gateway writes itself."""
+
+LONGEST = frozenset({"max_tokens", "max_completion_tokens"})
+"""One thing by two names, whatever a server makes of them: a client's goes before the config's."""
+
 UNSENT = frozenset({"proxy", "verify", "cert", "timeout", "stream_timeout"})
 """Of litellm_params, what is about the connection and not in the request."""
 
@@ -51,22 +57,20 @@ UNSENT = frozenset({"proxy", "verify", "cert", "timeout", "stream_timeout"})
 class Deployment:
     """What it takes to build a deployment's requests. Its repr shows no key.
 
-    group, model: its model_name and `model`; where the former ends in a `*`, one there in the latter stands for the
-        same. options: what `plan` takes. route: the way to its tokens. passes: fields of clients' that go as they are.
+    model: as `plan` takes it; where `open`, the client's name for it stands in the place of the `*` at its end.
+    options: what else `plan` takes. route: the way to its tokens. passes: fields of clients' that go as they are.
     """
 
     id: str
-    group: str
     model: str
+    open: str | None
     options: Mapping[str, Any] = field(repr=False)
     route: Route = field(repr=False)
     passes: frozenset[str]
 
-    def model_for(self, asked: str) -> str:
-        """The `model` for what the client wrote."""
-        if not self.model.endswith(ANY):
-            return self.model
-        return self.model[:-1] + asked.removeprefix(self.group[:-1])
+    def model_for(self, named: str) -> str:
+        """The `model` for what the upstream calls it."""
+        return self.model if self.open is None else self.model.removesuffix(self.open) + named
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +124,14 @@ def tables_of(config: Config, *, allow_unauthenticated: bool = False) -> Compile
     hooks = _hooks(config)
     entries = list(_entries(config))
     _name(config, entries)
+    wrong = {problem.place[:2] for problem in config.errors}
     for entry in entries:
-        _compile(config, entry, hooks=bool(hooks))
+        if entry.place not in wrong:  # else it would say the same again, in other words
+            _compile(config, entry, hooks=bool(hooks))
     groups = _groups(config, entries)
     aliases = _aliases(config, groups)
     fallbacks = _fallbacks(config, groups, aliases)
+    config.sort()
     general, router = config.values["general_settings"], config.values["router_settings"]
     if config.errors:
         return None
@@ -163,7 +170,7 @@ def _served(entry: _Entry) -> Served:
         row["provider"],
         row["model"],
         entry.host,
-        row["plain"] is not None,
+        row["plain"] is not None and row["family"] == "chat",
         row["price"] is not None,
     )
 
@@ -239,7 +246,7 @@ def _compile(config: Config, entry: _Entry, *, hooks: bool) -> None:
     try:
         row, _ = resolve(entry.model, params.get("custom_llm_provider"))
         options = _options(config, entry, row)
-        timeouts = _timeouts(params)
+        timeouts = _timeouts(params, config.values["router_settings"])
         calls = [
             plan(CHAT, model, ASKED, stream, {**options, "timeout": timeouts})
             for model in _probes(entry.model)
@@ -272,7 +279,7 @@ def _compile(config: Config, entry: _Entry, *, hooks: bool) -> None:
         "family": call.provider.family,
         "reasoning": dialect.get("reasoning", "inside"),
         "end": dialect.get("end", "finish"),
-        "plain": _plain(calls, options, pattern) if known else None,
+        "plain": _plain(calls, options, entry.model, pattern) if known else None,
         "embeddings": _embeddings(entry.model, options) if known else None,
         "route": route,
         "timeouts": {name: getattr(timeouts, name) for name in ("connect", "first_token", "idle", "total")},
@@ -288,17 +295,20 @@ def _compile(config: Config, entry: _Entry, *, hooks: bool) -> None:
     entry.host = call.url.partition("://")[2].partition("/")[0]
     entry.deployment = Deployment(
         entry.id,
-        entry.group,
         entry.model,
+        pattern if wild else None,
         options,
         Route(params.get("proxy"), params.get("verify", True), _hashable(params.get("cert"))),
-        frozenset(params.get("allowed_openai_params") or ()) - CHAT.parameters,
+        frozenset(params.get("allowed_openai_params") or ()) - CHAT.parameters - NOT_THEIRS,
     )
 
 
 def _probes(model: str) -> tuple[str, ...]:
     """Models to plan with: two where the client names it, to see whether anything depends on the name."""
-    return (f"{model[:-1]}one-1", f"{model[:-1]}another/2") if model.endswith(ANY) else (model,)
+    if not model.endswith(ANY):
+        return (model,)
+    another = "another/2" if "/" in model else "another-2"  # what is before a first slash is a provider
+    return f"{model[:-1]}one-1", model[:-1] + another
 
 
 def _options(config: Config, entry: _Entry, row: Provider) -> dict[str, Any]:
@@ -319,15 +329,16 @@ def _options(config: Config, entry: _Entry, row: Provider) -> dict[str, Any]:
     return options
 
 
-def _timeouts(params: Mapping[str, Any]) -> Timeouts:
-    """The clocks: by name, or one number for the first token and each silence."""
-    given, streamed = params.get("timeout"), params.get("stream_timeout")
-    if isinstance(given, Mapping):
-        return Timeouts(**given)
-    seconds = streamed if streamed is not None else given
-    if seconds is None:
-        return Timeouts()
-    return Timeouts(connect=min(CONNECT, seconds), first_token=seconds, idle=seconds)
+def _timeouts(*sections: Mapping[str, Any]) -> Timeouts:
+    """The clocks: by name, or one number for the first token and each silence; of the first that says any."""
+    for section in sections:
+        given, streamed = section.get("timeout"), section.get("stream_timeout")
+        if isinstance(given, Mapping):
+            return Timeouts(**given)
+        seconds = streamed if streamed is not None else given
+        if seconds is not None:
+            return Timeouts(connect=min(CONNECT, seconds), first_token=seconds, idle=seconds)
+    return Timeouts()
 
 
 def _hashable(value: Any) -> Any:
@@ -341,10 +352,11 @@ def _route(config: Config, entry: _Entry, call: Call) -> dict[str, Any]:
     if verify is False:
         config.warn((*place, "verify"), f"anybody may answer in place of {call.base_url}, and is sent the key")
     environment = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    try:
-        native.trust(verify, _hashable(cert), *environment)
-    except BadRequestError as error:
-        config.error((*place, error.param or "verify"), error.message)
+    if isinstance(verify, str) or cert is not None:
+        try:
+            native.trust(verify, _hashable(cert), *environment)
+        except BadRequestError as error:
+            config.error((*place, error.param or "verify"), error.message)
     paths = native.authorities(verify, *environment)
     return {
         "proxy": native.proxy_of(Route(entry.params.get("proxy")), call.url),
@@ -384,14 +396,15 @@ def _same(calls: Sequence[Call]) -> bool:
     )
 
 
-def _plain(calls: Sequence[Call], options: Mapping[str, Any], pattern: str) -> dict[str, Any] | None:
+def _plain(calls: Sequence[Call], options: Mapping[str, Any], model: str, pattern: str) -> dict[str, Any] | None:
     """How the native module builds the requests of a deployment; None where it cannot."""
     row = calls[0].provider
     if row.fields or row.messages is not None or set(options.get("extra_body") or ()) & set(OWN):
         return None
     if pattern.endswith(ANY):
         # What the client writes is what is sent, in the place of all that the pattern leaves open.
-        probes = [probe for probe in _probes(pattern) for _ in (True, False)]
+        beginning = pattern[:-1]
+        probes = [beginning + probe.removeprefix(model[:-1]) for probe in _probes(model) for _ in (True, False)]
         if [call.model for call in calls] != probes or any(variant.model != ".*" for variant in row.variants):
             return None
     if row.family == MESSAGES_FAMILY:
@@ -403,18 +416,23 @@ def _plain_chat(calls: Sequence[Call], options: Mapping[str, Any]) -> dict[str, 
     """A chat request that goes on as one: what has to be done to any of its fields makes that request another's."""
     row = calls[0].provider
     allowed = frozenset(options.get("allowed_openai_params") or ())
+    changed = {
+        *(row.unsupported - allowed),
+        *row.words,
+        *row.spellings,
+        *_left_out(options),
+        "metadata",  # whose tags are the gateway's
+    }
+    added = {name: value for name, value in calls[-1].body.items() if name not in OWN}
+    if LONGEST & added.keys():
+        changed |= LONGEST - added.keys() - row.renames.keys()
+    takes = (CHAT.parameters | allowed) - changed
     return {
         "url": calls[0].url,
         "headers": _headers(calls),
-        "set": {name: value for name, value in calls[-1].body.items() if name not in OWN},
-        "refuses": sorted(
-            (row.unsupported - allowed)
-            | row.renames.keys()
-            | row.words.keys()
-            | row.spellings.keys()
-            | _left_out(options)
-            | {"metadata"}  # its tags are the gateway's
-        ),
+        "set": added,
+        "renames": {name: other for name, other in row.renames.items() if name in takes},
+        "takes": sorted(takes),
         "stream_options": row.stream_options,
     }
 
@@ -428,16 +446,14 @@ def _plain_messages(calls: Sequence[Call], options: Mapping[str, Any]) -> dict[s
         "url": calls[0].url,
         "headers": _headers(calls),
         "set": {**given, **(options.get("extra_body") or {})},
-        "refuses": sorted(_left_out(options)),
-        "stream_options": False,
+        "refuses": sorted(_left_out(options) - set(OWN)),
     }
 
 
 def _left_out(options: Mapping[str, Any]) -> set[str]:
     """Fields that are not the client's to set, or are not sent."""
     return {
-        *CHAT.options,
-        *RowOptions.__optional_keys__,
+        *NOT_THEIRS,
         *(options.get("additional_drop_params") or ()),
         *(options.get("extra_body") or ()),
     }
@@ -495,6 +511,8 @@ def _aliases(config: Config, groups: Mapping[str, Any]) -> dict[str, str]:
 
 def _known(config: Config, place: Place, name: str, groups: Mapping[str, Any], aliases: Mapping[str, str]) -> bool:
     """Whether requests can be made by this name; if not, that is noted."""
+    if not groups:
+        return False  # which has been said
     wild = [group for group in groups if group.endswith(ANY)]
     if name in groups or name in aliases or any(name.startswith(group[:-1]) for group in wild):
         return True

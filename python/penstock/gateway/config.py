@@ -63,6 +63,7 @@ class Problem:
     where: str
     path: str
     message: str
+    place: Place = field(default=(), repr=False)
 
     def __str__(self) -> str:
         at = f"{self.path}: " if self.path else ""
@@ -76,6 +77,9 @@ TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 SECRET = re.compile(r"key|secret|token|password|credential|url|header", re.IGNORECASE)
 """What names values that no error shows."""
+
+EXPONENT = re.compile(r"[-+]?\d+[eE][-+]?\d+")
+"""A number that YAML 1.1 takes for a text: 1e-6."""
 
 UNSET = object()
 
@@ -94,22 +98,31 @@ class Config:
 
     def error(self, place: Place, message: str) -> None:
         """Notes what cannot be."""
-        self.problems.append(Problem("error", self.where(place), shown(place), message))
+        self.problems.append(Problem("error", self.where(place), shown(place), message, place))
 
     def warn(self, place: Place, message: str) -> None:
         """Notes what has no effect."""
-        self.problems.append(Problem("warning", self.where(place), shown(place), message))
+        self.problems.append(Problem("warning", self.where(place), shown(place), message, place))
 
     @property
     def errors(self) -> list[Problem]:
         """The problems that keep it from being used."""
         return [problem for problem in self.problems if problem.level == "error"]
 
-    def where(self, place: Place) -> str:
-        """File and line of a thing, or of what holds it."""
+    def sort(self) -> None:
+        """Puts the problems in the order of the file."""
+        self.problems.sort(key=lambda problem: self.line(problem.place))
+
+    def line(self, place: Place) -> int:
+        """The line of a thing, or of what holds it; 0 for what is in no file."""
         while place and place not in self.lines:
             place = place[:-1]
-        return f"{self.file}:{self.lines[place]}" if place in self.lines else self.file
+        return self.lines.get(place, 0)
+
+    def where(self, place: Place) -> str:
+        """File and line of a thing, or of what holds it."""
+        line = self.line(place)
+        return f"{self.file}:{line}" if line else self.file
 
 
 def shown(place: Place) -> str:
@@ -194,6 +207,13 @@ class _Tree:
             return None
         except ValueError:
             return node.value  # 2024-13-45 looks like a date
+        if (
+            isinstance(value, str)
+            and isinstance(node, yaml.ScalarNode)
+            and node.style is None
+            and EXPONENT.fullmatch(value)
+        ):
+            value = float(value)
         if isinstance(value, int | float | date) and not isinstance(value, bool):
             self.written[place] = node.value
         return value
@@ -273,6 +293,9 @@ def _settle(config: Config, given: Mapping[str, Any]) -> None:
         general["max_body"] = int(general["max_request_size_mb"] * (1 << 20))
     if general["redis"] is None:
         general["redis"] = _redis(router)
+    elif general["redis"]["url"] is None:
+        config.error(("general_settings", "redis"), "expected url: redis://host:6379/0")
+        general["redis"] = None
 
 
 def _redis(router: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -298,6 +321,7 @@ class _Reader:
         """The values of a mapping, with defaults; what cannot be is noted and left out."""
         names = {name: key for key in section.keys for name in (key.name, *key.like)}
         made: dict[str, Any] = {}
+        said: dict[str, str] = {}
         if section.also is not None and isinstance(given, str):
             given = {section.keys[0].name: given}
         if given is not None and not isinstance(given, dict):
@@ -314,9 +338,10 @@ class _Reader:
                 continue
             if value is None:
                 continue  # as if it were not there
-            if key.name in made:
-                self.config.error(here, f"{name} and {key.name} are the same: leave one out")
+            if key.name in said:
+                self.config.error(here, f"{said[key.name]} and {name} are the same: leave one out")
                 continue
+            said[key.name] = name
             read = self.value(key, value, here)
             if read is not UNSET:
                 made[key.name] = read
@@ -441,7 +466,7 @@ WELL_KNOWN = frozenset(
 SHORTEST, FEWEST = 16, 8
 """Characters that a master key has, and how many different ones."""
 
-MASTER_KEY, DATABASE_URL = "PENSTOCK_MASTER_KEY", "PENSTOCK_DATABASE_URL"
+MASTER_KEY, DATABASE = "PENSTOCK_MASTER_KEY", "PENSTOCK_DATABASE"
 
 
 def _check_master_key(config: Config, environ: Mapping[str, str]) -> None:
@@ -451,7 +476,7 @@ def _check_master_key(config: Config, environ: Mapping[str, str]) -> None:
     if general["master_key"] is None:
         general["master_key"] = environ.get(MASTER_KEY) or None
     if general["database_url"] is None:
-        general["database_url"] = environ.get(DATABASE_URL) or None
+        general["database_url"] = environ.get(DATABASE) or None
     key = general["master_key"]
     if key is None:
         return

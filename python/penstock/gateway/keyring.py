@@ -10,7 +10,8 @@ from typing import Protocol
 
 import orjson
 
-from .store import Store
+from .keys import Key
+from .store import Store, StoreDownError
 
 
 class KeyTable(Protocol):
@@ -31,9 +32,10 @@ class Keyring:
         self._gateway = gateway
         self._lock = Lock()
         self._seen = 0
+        self._keys: dict[str, Key] = {}
         self._owing = Lock()  # of its own: whoever takes rows must not wait for a database
-        self._names: dict[str, str | None] = {}
-        self._unwritten: dict[str, int] = {}
+        self._owed: dict[str, int] = {}
+        self._told: dict[str, int] = {}
 
     def sync(self) -> int:
         """Hands over what has changed since the last time; at the first time everything. Gives how many keys.
@@ -42,32 +44,48 @@ class Keyring:
             StoreDownError: the database does not answer. The gateway keeps what it knows.
         """
         with self._lock:
-            found = self._store.changes(self._seen)
-            dropped = [key for key in found.dropped if key in self._names]
+            try:
+                found = self._store.changes(self._seen)
+            except StoreDownError:
+                self._put({})
+                raise
+            gone = [key for key in found.dropped if key in self._keys]
             if found.whole:
-                dropped = sorted(self._names.keys() - {key.id for key in found.keys})
-            if found.keys:
-                with self._owing:
-                    rows = [key.row(self._unwritten.get(key.id, 0)) for key in found.keys]
-                self._gateway.put_keys(orjson.dumps(rows))
-            if dropped:
-                self._gateway.drop_keys(dropped)
-            self._names.update((key.id, key.name) for key in found.keys)
-            for key in dropped:
-                del self._names[key]
+                gone = sorted(self._keys.keys() - {key.id for key in found.keys})
+            self._put({key.id: key for key in found.keys})
+            if gone:
+                self._gateway.drop_keys(gone)
+            for key in gone:
+                del self._keys[key]
             self._seen = found.number
-            return len(found.keys) + len(dropped)
+            return len(found.keys) + len(gone)
+
+    def _put(self, changed: Mapping[str, Key]) -> None:
+        """Hands over keys that were changed, and those of which something else is owed than the gateway was told."""
+        with self._owing:
+            owed = dict(self._owed)
+        keys = dict(changed)
+        for name in owed.keys() | self._told.keys():
+            key = self._keys.get(name)
+            # What a key without a budget has spent is nothing to the gateway.
+            if key is not None and key.budget is not None and owed.get(name) != self._told.get(name):
+                keys.setdefault(name, key)
+        if keys:
+            self._gateway.put_keys(orjson.dumps([key.row(owed.get(key.id, 0)) for key in keys.values()]))
+        self._keys.update(changed)
+        self._told = owed
 
     def name_of(self, id: str) -> str | None:
         """The name of a key, if it is known and has one."""
-        return self._names.get(id)
+        key = self._keys.get(id)
+        return None if key is None else key.name
 
     def owe(self, amounts: Mapping[str, int]) -> None:
         """Keys have spent what the database does not know yet; negative amounts: now it does."""
         with self._owing:
             for key, amount in amounts.items():
-                left = self._unwritten.get(key, 0) + amount
+                left = self._owed.get(key, 0) + amount
                 if left > 0:
-                    self._unwritten[key] = left
+                    self._owed[key] = left
                 else:
-                    self._unwritten.pop(key, None)
+                    self._owed.pop(key, None)

@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -54,7 +54,7 @@ class Settled(KeyTable, Protocol):
     """The part of the native Gateway that has rows to take."""
 
     def take_rows(self, most: int, seconds: float, /) -> list[bytes]:
-        """Rows, as soon as there is one."""
+        """Rows, as soon as there is one; among them {"note": a line for the log}."""
 
 
 class Observer(Protocol):
@@ -84,6 +84,7 @@ class Ledger:
         observers: are shown each row, with its cost.
         flush_seconds: see above. poll_seconds: between two looks for keys that other nodes have changed.
         retention_days: after which requests are deleted. None: never. The sums of days stay.
+        prices: as `completion_cost` takes them, for rows that come without a cost.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Ledger:
         flush_seconds: float = 1.0,
         poll_seconds: float = 2.0,
         retention_days: float | None = None,
+        prices: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.spill = Spill(spill)
         self.written = 0
@@ -104,7 +106,7 @@ class Ledger:
         self._gateway = gateway
         self._keyring = keyring or Keyring(store, gateway)
         self._observers = list(observers)
-        self._prices = Prices()
+        self._prices = Prices(prices)
         self._tick = flush_seconds / 2
         self._poll = poll_seconds
         self._retention = retention_days
@@ -223,12 +225,17 @@ class Ledger:
                 return
 
     def _accept(self, lines: list[bytes]) -> None:
-        rows: list[dict[str, Any]] = [row for row in map(orjson.loads, lines) if isinstance(row, dict)]
-        if not rows:
-            return
-        for row in rows:
+        rows: list[dict[str, Any]] = []
+        for row in map(orjson.loads, lines):
             if row.get("cost") is None:
                 row["cost"] = self._prices.cost(row)
+            if "note" in row:
+                # The native module has no log of its own.
+                log.warning("%s", row["note"])
+            else:
+                rows.append(row)
+        if not rows:
+            return
         self._keyring.owe(_amounts(rows))
         with self._turn:
             self._batches.append(Batch(rows))
@@ -343,8 +350,9 @@ class Ledger:
         self._look = now + self._poll
 
         def look() -> None:
-            self._store.reset_budgets(time.time())
             self._keyring.sync()
+            if self._store.reset_budgets(time.time()):
+                self._keyring.sync()
             if self._retention is not None and now >= self._prune:
                 gone = self._store.prune(time.time() - self._retention * 86400)
                 # Many are taken away in several goes, and rows are written between them.
@@ -389,7 +397,8 @@ def _amounts(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
 class Prices:
     """The cost of rows that came without one: the gateway knows only prices that are the same for every prompt."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self._table = table
         self._unknown: dict[str, float] = {}
 
     def cost(self, row: dict[str, Any]) -> float | None:
@@ -402,9 +411,8 @@ class Prices:
         if self._unknown.get(model, 0.0) > now:
             return None
         try:
-            return float(
-                completion_cost(model=model, usage=usage_of(row), at=datetime.fromtimestamp(row["started"], UTC))
-            )
+            at = datetime.fromtimestamp(row["started"], UTC)
+            return float(completion_cost(model=model, usage=usage_of(row), prices=self._table, at=at))
         except Exception as error:  # noqa: BLE001  a row without a price is still a row
             if not isinstance(error, BadRequestError):
                 log.warning("the price of %s: %s", model, error)

@@ -24,7 +24,9 @@ LOGGED = (
 """What a line of JSON has of a row, as far as it is known."""
 
 # What somebody else wrote must not steer a terminal, nor begin a line of its own.
-_TAME = dict.fromkeys((*range(32), *range(127, 160), 0x2028, 0x2029), 0xFFFD)
+_STEERS = (*range(127, 160), 0x2028, 0x2029)
+_TAME = dict.fromkeys((*range(32), *_STEERS), 0xFFFD)
+_ESCAPED = {code: f"\\u{code:04x}" for code in _STEERS}  # JSON escapes the others itself
 
 
 def usage_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def _json(row: Mapping[str, Any], name: str | None) -> str:
         line["attempts"] = [
             {part: attempt.get(part) for part in ("deployment", "status", "error", "seconds")} for attempt in tried
         ]
-    return orjson.dumps(line).decode()
+    return orjson.dumps(line).decode().translate(_ESCAPED)
 
 
 def _console(row: Mapping[str, Any], name: str | None) -> str:

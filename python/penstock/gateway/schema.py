@@ -3,7 +3,7 @@
 Nothing but data: a key has a kind, a default, a line for the reference, and the names by which litellm has it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
@@ -139,6 +139,18 @@ def _keyword(value: Any) -> Any:
     return value if isinstance(value, dict) else _text(value)
 
 
+UNITS = {"s": 1 / 86400, "m": 1 / 1440, "h": 1 / 24, "d": 1.0, "w": 7.0, "mo": 30.0}
+
+
+def _days(value: Any) -> float:
+    if not isinstance(value, str):
+        return _number(value)
+    number, unit = value.rstrip("smhdwo"), value.lstrip("0123456789.")
+    if unit not in UNITS or not number.replace(".", "", 1).isdecimal():
+        raise Unfit
+    return float(number) * UNITS[unit]
+
+
 def _anything(value: Any) -> Any:
     return value
 
@@ -169,6 +181,7 @@ TIMEOUT = Kind(f"seconds above 0, or a mapping with some of {', '.join(CLOCKS)}"
 VERIFY = Kind("true, false or a path", _verify)
 CERT = Kind("a path, or a list of two: certificate and key", _cert)
 KEYWORD = Kind("a text, or the JSON document that it would be the path of", _keyword)
+DAYS = Kind("a number of days, or a text such as 30d or 12h", _days)
 ANYTHING = Kind("anything", _anything)
 
 NO_CACHE = "there is no cache of responses"
@@ -264,6 +277,7 @@ PARAMS = Section(
         **_each("the gateway answers what the provider said", "on_stream_cut estimate_usage keep_partial"),
         **_each(NO_TEAMS, "max_budget budget_duration"),
         "metadata": "it is a request's",
+        "http2": "upstreams are asked in HTTP/1.1, which costs less where each stream has its own connection",
         "stream_options": "the usage is asked for wherever it can be",
         "litellm_credential_name": NO_SECRETS,
         **_each(NO_CACHE, "cache cache_control_injection_points"),
@@ -319,7 +333,7 @@ ROUTER = Section(
         Key("disable_cooldowns", FLAG, False, "Never leave a deployment alone."),
         Key("retry_after", SECONDS, 0.0, "Seconds before each retry at least."),
         Key("default_max_parallel_requests", WHOLE, None, "For deployments without max_parallel_requests."),
-        Key("default_litellm_params", MAPPING, {}, "litellm_params of all deployments that do not say otherwise."),
+        Key("default_litellm_params", PARAMS, {}, "litellm_params of all deployments that do not say otherwise."),
         Key("model_group_alias", NAMES, {}, "Other names: {alias: model_name}."),
         Key("enable_pre_call_checks", FLAG, False, "Leave out deployments whose max_input_tokens a prompt exceeds."),
         Key("enable_tag_filtering", FLAG, None, "Whether tags choose deployments; by default where any has tags."),
@@ -403,6 +417,7 @@ REDIS = Section(
             "Limits while it is down: the local share, none, or all refused.",
         ),
         Key("budgets_when_down", choice("closed", "open"), "closed", "Budgets while it is down."),
+        Key("lease", SECONDS, 30.0, "After which the requests of a node that has died no longer count as under way."),
     ),
     also=TEXT,
 )
@@ -415,14 +430,14 @@ GENERAL = Section(
             TEXT,
             None,
             "The key that may do everything: `penstock keys secret` makes one. Without it only this machine is served. "
-            "Also by the variable PENSTOCK_MASTER_KEY.",
+            "Else by the variable PENSTOCK_MASTER_KEY.",
         ),
         Key(
             "database_url",
             TEXT,
             None,
-            "Where keys and spend are kept: sqlite:///FILE or postgresql://... By default penstock.db beside the file. "
-            "Also by the variable PENSTOCK_DATABASE_URL.",
+            "Where keys and spend are kept: sqlite:///FILE, or postgresql://... Else by the variable "
+            "PENSTOCK_DATABASE, else penstock.db in the working directory.",
         ),
         Key(
             "max_requests",
@@ -467,7 +482,19 @@ GENERAL = Section(
             "At most so long a row of spend waits to be written.",
             like=("proxy_batch_write_at",),
         ),
-        Key("log_format", choice("console", "json"), "console", "How the log on standard error is written."),
+        Key(
+            "retention_days",
+            DAYS,
+            None,
+            "After which rows of single requests are deleted; the sums of days stay. By default never.",
+            like=("maximum_spend_logs_retention_period",),
+        ),
+        Key(
+            "log_format",
+            choice("console", "json"),
+            "console",
+            "How the log is written: a line for each request, on standard output.",
+        ),
         Key(
             "otel",
             FLAG,
@@ -502,7 +529,7 @@ GENERAL = Section(
             "user_api_key_cache_ttl allow_requests_on_db_unavailable",
         ),
         **_each(
-            "budgets last as long as their key",
+            "budgets begin anew when their key's --period ends: `penstock keys`",
             "disable_reset_budget proxy_budget_rescheduler_min_time proxy_budget_rescheduler_max_time",
         ),
         **_each(
@@ -534,10 +561,7 @@ GENERAL = Section(
         "allowed_ips": "a firewall knows addresses better",
         "use_x_forwarded_for": "addresses are in no decision",
         "max_response_size_mb": "answers are passed on as they come, not held",
-        **_each(
-            "`DELETE FROM spend WHERE ...` is the database's",
-            "maximum_spend_logs_retention_period maximum_spend_logs_retention_interval",
-        ),
+        "maximum_spend_logs_retention_interval": "old rows are looked for every hour",
         "disable_retry_on_max_parallel_request_limit_error": NO_POLICY,
         **_each("there is none of it here", "litellm_license user_mcp_management_mode disable_responses_id_security"),
     },
@@ -570,9 +594,16 @@ SCHEMA = Section(
 )
 
 
-def sections(section: Section = SCHEMA) -> Iterator[Section]:
+def sections() -> list[Section]:
     """All sections, outermost first."""
-    yield section
-    for key in section.keys:
-        if isinstance(key.kind, Section):
-            yield from sections(key.kind)
+    found: list[Section] = []
+
+    def visit(section: Section) -> None:
+        if section not in found:
+            found.append(section)
+            for key in section.keys:
+                if isinstance(key.kind, Section):
+                    visit(key.kind)
+
+    visit(SCHEMA)
+    return found

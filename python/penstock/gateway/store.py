@@ -83,6 +83,7 @@ class Store:
     def __init__(self, url: str = DEFAULT) -> None:
         self.url = _parsed(url)
         self.shown = self.url.render_as_string(hide_password=True)
+        self._closed = False
         self._engine = _open(self.url)
         self._insert: Any = sqlite.insert if self.url.get_backend_name() == "sqlite" else postgresql.insert
         try:
@@ -92,13 +93,16 @@ class Store:
             raise
 
     def close(self) -> None:
-        """Closes its connections."""
+        """Closes its connections; whoever still asks is told so (StoreDownError)."""
+        self._closed = True
         self._engine.dispose()
 
     # ---- transactions
 
     @contextmanager
     def _begin(self, *, writes: bool = False, patience: float = PATIENCE) -> Iterator[sa.Connection]:
+        if self._closed:
+            raise StoreDownError(f"{self.shown} was closed")
         engine = self._engine.execution_options(penstock_writes=writes, penstock_patience=patience)
         try:
             with engine.begin() as connection:
@@ -273,10 +277,9 @@ class Store:
         # Everybody takes locks in the same order, of requests, days and keys: so no two writers wait for each other.
         ordered = [records[each] for each in sorted(records)]
         with self._begin(writes=True) as connection:
-            insert = self._insert(requests).on_conflict_do_nothing(index_elements=["id"]).returning(requests.c.id)
-            new = set(connection.execute(insert, ordered).scalars())
+            new = _inserted(ordered, connection)
             if new:
-                self._add([record for record in ordered if record["id"] in new], connection)
+                self._add(new, connection)
         return len(new)
 
     def _add(self, records: list[dict[str, Any]], connection: sa.Connection) -> None:
@@ -341,7 +344,7 @@ class Store:
         with self._begin() as connection:
             # Sums are decimals in PostgreSQL.
             return [
-                {name: int(value) if name in SUMS else value or None for name, value in row.items()}
+                {str(name): int(value) if name in SUMS else value or None for name, value in row.items()}
                 for row in connection.execute(statement).mappings()
             ]
 
@@ -628,6 +631,37 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)[:LONGEST].replace("\0", "\ufffd")
 
 
+def _inserted(records: list[dict[str, Any]], connection: sa.Connection) -> list[dict[str, Any]]:
+    """Inserts requests. Gives those that were not there."""
+    ids = orjson.dumps([record["id"] for record in records]).decode()
+    if connection.dialect.name == "sqlite":
+        # It has one writer, which is this one: what is not there now is not there in a moment.
+        given = sa.func.json_each(ids).table_valued("value")
+        there = set(
+            connection.execute(sa.select(requests.c.id).where(requests.c.id.in_(sa.select(given.c.value)))).scalars()
+        )
+        new = [record for record in records if record["id"] not in there]
+        if new:
+            connection.execute(sa.insert(requests), new)
+        return new
+    # One parameter for all: 4 microseconds of this process for a row, where one for each value takes 110.
+    inserted = set(connection.execute(_INSERT, {"records": orjson.dumps(records).decode()}).scalars())
+    return [record for record in records if record["id"] in inserted]
+
+
+def _from_json() -> Any:
+    """The statement that inserts requests that are a list of JSON, and tells which were new."""
+    document = sa.cast(sa.bindparam("records", type_=sa.Text), postgresql.JSON)
+    given = sa.func.json_to_recordset(document).table_valued(*(sa.column(each.name, each.type) for each in requests.c))
+    given = given.render_derived(with_types=True)
+    names = [each.name for each in requests.c]
+    insert = postgresql.insert(requests).from_select(names, sa.select(*(given.c[name] for name in names)))
+    return insert.on_conflict_do_nothing(index_elements=["id"]).returning(requests.c.id)
+
+
+_INSERT = _from_json()
+
+
 def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < HIGHEST else None
 
@@ -647,7 +681,8 @@ def _asked(start: float | None, end: float | None, key: str | None, model: str |
 
 def _spend_row(found: Any) -> dict[str, Any]:
     """A spend row as it was before it was columns."""
-    row = {_CALLED.get(name, name): value for name, value in found.items()}
+    # Plain texts: the names of columns are a class of SQLAlchemy's, which orjson does not write.
+    row = {_CALLED.get(name) or str(name): value for name, value in found.items()}
     row["cost"] = None if row["cost"] is None else dollars(row["cost"])
     row["attempts"] = orjson.loads(row["attempts"] or "[]")
     return row

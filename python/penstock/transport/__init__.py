@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadRequestError
 from . import clients
 from .clients import blocking_client
-from .port import Answer, Port, Request, Route, Scripted, failure, media_type, request_id, run
+from .port import Answer, Port, Request, Route, Scripted, failure, http2_of, media_type, request_id, run
 
 __all__ = [
     "Answer",
@@ -20,6 +20,7 @@ __all__ = [
     "blocking_client",
     "blocking_port",
     "failure",
+    "http2_of",
     "media_type",
     "request_id",
     "run",

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from .._native import Decoder
 from ..clocks import later
 from ..errors import BadRequestError, Headers
-from .port import Request, Route
+from .port import PRIOR_KNOWLEDGE, Request, Route
 
 T = TypeVar("T")
 
@@ -323,8 +323,16 @@ class _Pools:
             await _closed(client.aclose)
 
     def options(self, route: Route) -> dict[str, Any]:
-        """Arguments of a client. The trust store takes 20 ms to load, so clients of one trust share it."""
+        """Arguments of a client. The trust store takes 20 ms to load, so clients of one trust share it.
+
+        Raises:
+            BadRequestError: something that these arguments name is not there.
+        """
         from http.cookiejar import CookieJar, DefaultCookiePolicy
+        from importlib.util import find_spec
+
+        if route.http2 and find_spec("h2") is None:
+            raise BadRequestError("http2: httpx speaks HTTP/2 with the package h2: httpx[http2]", param="http2")
 
         httpx = _httpx()
         trusted = route.verify, route.cert
@@ -334,6 +342,9 @@ class _Pools:
             "verify": self.trust[trusted],
             "proxy": route.proxy,
             "limits": httpx.Limits(**KEEPALIVE),
+            "http2": bool(route.http2),
+            # Without TLS that is how httpx is told that the server is known to speak it.
+            "http1": route.http2 != PRIOR_KNOWLEDGE,
             # Callers with different keys share this client: no cookie of one may travel with another's request.
             "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
         }

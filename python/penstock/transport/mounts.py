@@ -14,7 +14,7 @@ import httpx
 
 from .._native import AsyncTransfer, NetworkError, Transfer
 from . import native
-from .port import Route
+from .port import Route, http2_of
 
 ERRORS: dict[str, type[httpx.RequestError]] = {
     "url": httpx.UnsupportedProtocol,
@@ -59,10 +59,14 @@ def _arguments(request: httpx.Request, content: bytes) -> dict[str, Any]:
     }
 
 
-def _response(head: tuple[int, list[tuple[str, str]]], stream: Any) -> httpx.Response:
+def _response(
+    head: tuple[int, list[tuple[str, str]]], transfer: Transfer | AsyncTransfer, stream: Any
+) -> httpx.Response:
     status_code, headers = head
     raw = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
-    return httpx.Response(status_code, headers=raw, stream=stream, extensions={"http_version": b"HTTP/1.1"})
+    return httpx.Response(
+        status_code, headers=raw, stream=stream, extensions={"http_version": (transfer.version or "").encode()}
+    )
 
 
 class _Body(httpx.SyncByteStream):
@@ -100,13 +104,16 @@ class HTTPTransport(httpx.BaseTransport):
         verify: False, or the path of a bundle or directory of certificates.
         cert: the path of a client certificate with its key, or a pair of paths.
         proxy: a URL of http, https, socks5 or socks5h.
+        http2: True for HTTP/2 where the server chooses it within TLS, "prior-knowledge" for HTTP/2 without TLS too.
 
     Raises:
-        BadRequestError: with the first request: a file or the proxy is not what it should be.
+        BadRequestError: `http2` is none of these. With the first request: a file or the proxy is not what it should be.
     """
 
-    def __init__(self, *, verify: Any = True, cert: Any = None, proxy: str | None = None) -> None:
-        self._route = Route(proxy, verify, cert)
+    def __init__(
+        self, *, verify: Any = True, cert: Any = None, proxy: str | None = None, http2: bool | str = False
+    ) -> None:
+        self._route = Route(proxy, verify, cert, http2=http2_of(http2))
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request: the response, its body unread."""
@@ -115,14 +122,16 @@ class HTTPTransport(httpx.BaseTransport):
             transfer = Transfer(connections, **_arguments(request, request.read()))
             head = transfer.send()
             transfer.keep_time(request.extensions.get("timeout", {}).get("read"), None)
-        return _response(head, _Body(transfer, request))
+        return _response(head, transfer, _Body(transfer, request))
 
 
 class AsyncHTTPTransport(httpx.AsyncBaseTransport):
     """The same for httpx.AsyncClient, under asyncio."""
 
-    def __init__(self, *, verify: Any = True, cert: Any = None, proxy: str | None = None) -> None:
-        self._route = Route(proxy, verify, cert)
+    def __init__(
+        self, *, verify: Any = True, cert: Any = None, proxy: str | None = None, http2: bool | str = False
+    ) -> None:
+        self._route = Route(proxy, verify, cert, http2=http2_of(http2))
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request: the response, its body unread."""
@@ -131,4 +140,4 @@ class AsyncHTTPTransport(httpx.AsyncBaseTransport):
         with _translated(request):
             transfer = await native.begin(self._route, loop, **arguments)
             transfer.keep_time(request.extensions.get("timeout", {}).get("read"), None)
-        return _response(transfer.head or (0, []), _AsyncBody(transfer, request))
+        return _response(transfer.head or (0, []), transfer, _AsyncBody(transfer, request))

@@ -275,22 +275,31 @@ class _Pools:
         if looped is None:
             with self.lock:
                 looped = self.looped[loop] = _Looped()
-            await anext(looped.keeper)
+            hooks = sys.get_asyncgen_hooks()
+            # Without the second hook, which the generator would hold on to, and with it the loop, for good.
+            sys.set_asyncgen_hooks(hooks.firstiter, None)
+            try:
+                begun = anext(looped.keeper)
+            finally:
+                sys.set_asyncgen_hooks(*hooks)
+            await begun
         return looped
 
     def connections(self, pools: dict[Any, Connections], route: Route, url: str) -> Connections:
         """The pool for a URL, among those of the blocking world or of a loop."""
         proxy = proxy_of(route, url)
         trusted = route.verify, route.cert, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-        pool = pools.get((trusted, proxy))
+        key = trusted, proxy, route.http2
+        pool = pools.get(key)
         if pool is None:
             with self.lock:
                 if trusted not in self.trust:
                     self.trust[trusted] = trust(*trusted)
-                pool = pools.get((trusted, proxy))
+                pool = pools.get(key)
                 if pool is None:
+                    http2: Any = "negotiated" if route.http2 is True else route.http2 or None
                     try:
-                        pool = pools[trusted, proxy] = Connections(self.trust[trusted], proxy=proxy)
+                        pool = pools[key] = Connections(self.trust[trusted], proxy=proxy, http2=http2)
                     except NetworkError as error:
                         raise BadRequestError(error.args[0], param="proxy") from None
         return pool

@@ -106,18 +106,34 @@ class Scripted:
         pass
 
 
+PRIOR_KNOWLEDGE = "prior-knowledge"
+
+
+def http2_of(value: Any) -> bool | str:
+    """What `http2=` says, where it says something.
+
+    Raises:
+        BadRequestError: it says something else.
+    """
+    if value is None or value is False or value is True or value == PRIOR_KNOWLEDGE:
+        return value or False
+    raise BadRequestError(f"http2 must be True, False or {PRIOR_KNOWLEDGE!r}, not {value!r}", param="http2")
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """How to reach a server: what tells one pool of connections from another. As httpx takes them.
 
     `lane` is for callers with many requests at once: whenever one begins or ends, httpx looks at each connection of the
     pool for each request in it. At 64 of them that is 7 ms of CPU a request, and in lanes of 8 nothing to speak of.
-    The engine needs no lanes.
+    The engine needs no lanes. `http2` is True for HTTP/2 within TLS where the server chooses it, "prior-knowledge" for
+    HTTP/2 without TLS too.
     """
 
     proxy: Hashable = None
     verify: Any = True
     cert: Any = None
+    http2: bool | str = False
     lane: int = 0
 
 

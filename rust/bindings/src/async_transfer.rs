@@ -10,7 +10,7 @@ use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::connections::Connections;
 use crate::decoder::{Decoder, Input, busy};
@@ -92,6 +92,7 @@ impl AsyncTransfer {
     fn watch(slf: &Bound<'_, Self>, state: &mut State) -> PyResult<()> {
         // The rule, and cheap: one socket, to be read.
         if state.goal != Goal::Head
+            && !state.transfer.is_shared()
             && matches!(state.watched.as_slice(), [Want { readable: true, writable: false, .. }])
         {
             return Ok(());
@@ -154,6 +155,34 @@ impl AsyncTransfer {
         let ring = slf.getattr(intern!(py, "_ring"))?;
         let timer = slf.get().event_loop.call_method1(py, intern!(py, "call_later"), (seconds, ring))?;
         state.timer = Some((timer, deadline));
+        Ok(())
+    }
+
+    /// Has the loop look after this transfer when another that shares its connection has read something for it.
+    fn listen(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let state = slf.get().lock()?;
+        if !state.transfer.may_share() {
+            return Ok(());
+        }
+        let (transfer, thread) = (PyWeakrefReference::new(slf)?.unbind(), std::thread::current().id());
+        let ring = move |py: Python<'_>| -> PyResult<()> {
+            let Some(transfer) = transfer.bind(py).upgrade_as::<Self>()? else { return Ok(()) };
+            let here = std::thread::current().id() == thread;
+            let soon = if here { intern!(py, "call_soon") } else { intern!(py, "call_soon_threadsafe") };
+            let wake = transfer.getattr(intern!(py, "_wake"))?;
+            transfer.get().event_loop.call_method1(py, soon, (wake,)).map(drop)
+        };
+        state.transfer.on_ring(move || {
+            // Nobody is there at the interpreter's end. Elsewhere this may be called while an exception is on its way,
+            // and a loop that was closed needs to hear nothing.
+            Python::try_attach(|py| {
+                let underway = PyErr::take(py);
+                drop(ring(py));
+                if let Some(underway) = underway {
+                    underway.restore(py);
+                }
+            });
+        });
         Ok(())
     }
 
@@ -240,7 +269,9 @@ impl AsyncTransfer {
         if state.waiter.as_ref().is_none_or(|waiter| waiter.cancelled.is_some()) || state.outcome.is_some() {
             // Nothing is read ahead: what the decoder has seen must be what was handed out, its end above all.
             state.noticed = true;
-            return Self::unwatch_but(slf, &mut state, &[]);
+            Self::unwatch_but(slf, &mut state, &[])?;
+            state.transfer.rest();
+            return Ok(());
         }
         state.outcome = Self::drive(slf, &mut state)?;
         if state.outcome.is_none() {
@@ -313,6 +344,7 @@ impl AsyncTransfer {
     }
 
     fn send<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Self::listen(slf)?;
         Self::next(slf, Goal::Head)
     }
 
@@ -324,6 +356,11 @@ impl AsyncTransfer {
     #[getter]
     fn head(&self) -> PyResult<Option<(u16, Headers)>> {
         Ok(self.lock()?.transfer.head().map(|head| (head.status, head.headers.clone())))
+    }
+
+    #[getter]
+    fn version(&self) -> PyResult<Option<&'static str>> {
+        Ok(self.lock()?.transfer.head().map(|head| head.version))
     }
 
     fn attach(&self, decoder: Py<Decoder>) -> PyResult<()> {

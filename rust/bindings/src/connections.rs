@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use penstock_engine::pool::{self, Route};
+use penstock_engine::pool::{self, Http2, Route};
 use penstock_engine::proxy::Proxy;
 use penstock_engine::tls::{self, Authorities, Identity};
 use pyo3::exceptions::PyValueError;
@@ -44,11 +44,17 @@ pub(crate) struct Connections {
 #[pymethods]
 impl Connections {
     #[new]
-    #[pyo3(signature = (trust, *, proxy = None))]
-    fn new(trust: &Bound<'_, Trust>, proxy: Option<&str>) -> PyResult<Self> {
+    #[pyo3(signature = (trust, *, proxy = None, http2 = None))]
+    fn new(trust: &Bound<'_, Trust>, proxy: Option<&str>, http2: Option<&str>) -> PyResult<Self> {
         let proxy = proxy.map(Proxy::parse).transpose().map_err(|error| network::raise(&error))?;
+        let http2 = match http2 {
+            None => Http2::Never,
+            Some("negotiated") => Http2::Negotiated,
+            Some("prior-knowledge") => Http2::Known,
+            Some(other) => return Err(PyValueError::new_err(format!("http2 {other:?}"))),
+        };
         let trust = Arc::clone(&trust.get().trust);
-        Ok(Self { pool: Arc::new(pool::Pool::new(Route { proxy, trust })) })
+        Ok(Self { pool: Arc::new(pool::Pool::speaking(Route { proxy, trust }, http2)) })
     }
 
     fn close(&self) {

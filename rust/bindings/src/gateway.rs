@@ -135,6 +135,14 @@ impl Job {
     }
 
     #[getter]
+    fn id(&self) -> PyResult<String> {
+        self.with(|job| match &job.task {
+            Task::Plan { id, .. } => id.clone(),
+            Task::Admin { .. } => String::new(),
+        })
+    }
+
+    #[getter]
     fn deployment(&self) -> PyResult<String> {
         self.with(|job| match &job.task {
             Task::Plan { deployment, .. } => deployment.clone(),

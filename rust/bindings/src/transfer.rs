@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use penstock_engine::error::{Error, Kind};
 use penstock_engine::transfer::{self, Body, Line, Step};
-use penstock_engine::wait;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
@@ -54,7 +53,7 @@ fn answered(transfer: &mut transfer::Transfer) -> Result<(), Stop> {
     loop {
         match transfer.advance(Instant::now())? {
             Step::Answered => return Ok(()),
-            Step::Wait => _ = wait::wait(&transfer.wants(), transfer.deadline())?,
+            Step::Wait => _ = transfer.wait()?,
             Step::Resolve(host, port) => match (host.as_str(), port).to_socket_addrs() {
                 Ok(addresses) => transfer.resolved(addresses.collect(), Instant::now()),
                 Err(error) => {
@@ -73,9 +72,7 @@ fn answered(transfer: &mut transfer::Transfer) -> Result<(), Stop> {
 /// Waits for the next bytes: None at the end.
 fn received<'a>(transfer: &'a mut transfer::Transfer, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>, Stop> {
     // The wait comes first: mostly there is nothing yet, and a read that finds nothing costs as much as one that does.
-    if !transfer.is_pending() {
-        wait::wait(&transfer.wants(), transfer.deadline())?;
-    }
+    transfer.wait_to_read()?;
     match transfer.read(buffer)? {
         Body::Data(data) => Ok(Some(data)),
         Body::End => Ok(None),
@@ -154,6 +151,11 @@ impl Transfer {
         }
         let head = transfer.head().map(|head| (head.status, head.headers.clone()));
         Ok(head.unwrap_or_default())
+    }
+
+    #[getter]
+    fn version(&self) -> PyResult<Option<&'static str>> {
+        Ok(self.lock()?.transfer.head().map(|head| head.version))
     }
 
     fn attach(&self, decoder: Py<Decoder>) -> PyResult<()> {

@@ -1,7 +1,7 @@
 //! Decodes a file as a stream, again and again, for `make callgrind` to count the instructions of.
 //!
 //! Usage: `decode FILE READ_SIZE PASSES [FAMILY [WRITER]]`; a read size of 0 cuts after each event, the family is chat.
-//! A writer (chat) writes what was decoded as a stream of its own, and its bytes are taken after each read.
+//! A writer (chat, messages) writes what was decoded as a stream of its own, and its bytes are taken after each read.
 
 use std::env;
 use std::error::Error;
@@ -10,7 +10,7 @@ use std::fs;
 use penstock_core::chunk::{Chunk, Field, Head, Text};
 use penstock_core::decoder::{Decoder, Dialect, Family, Options};
 use penstock_core::stream::{Part, Sink};
-use penstock_core::write::ChatWriter;
+use penstock_core::write::{ChatWriter, MessagesWriter, Writer};
 
 /// Reads what most callers read.
 #[derive(Default)]
@@ -41,7 +41,7 @@ impl Taken for Length {
     }
 }
 
-impl Taken for ChatWriter {
+impl Taken for Writer {
     fn taken(&mut self) -> usize {
         self.take().len()
     }
@@ -107,7 +107,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (reads, passes) = (reads(&body, size.parse()?), passes.parse()?);
     let total = match writer {
         "" => run(family, &reads, passes, Length::default),
-        "chat" => run(family, &reads, passes, || ChatWriter::new(Some("alias".into()))),
+        "chat" => run(family, &reads, passes, || Writer::Chat(ChatWriter::new(Some("alias".into())))),
+        "messages" => run(family, &reads, passes, || Writer::Messages(MessagesWriter::new(Some("alias".into())))),
         _ => return Err("no such writer".into()),
     }?;
     println!("{total}");

@@ -14,7 +14,7 @@ use penstock_core::error::{Class, Error};
 use penstock_core::json::{Cursor, Str};
 use penstock_core::stream::{Part, Sink};
 use penstock_core::usage::Usage;
-use penstock_core::write::{ChatWriter, error_body};
+use penstock_core::write::{ChatWriter, MessagesWriter, Writer, error_body, messages_error, messages_response};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -82,8 +82,16 @@ fn write<'p>(
     pieces: impl IntoIterator<Item = &'p [u8]>,
     model: Option<&str>,
 ) -> Vec<u8> {
+    write_to(Writer::Chat(ChatWriter::new(model.map(str::to_owned))), family, options, pieces)
+}
+
+fn write_to<'p>(
+    mut writer: Writer,
+    family: Family,
+    options: Options,
+    pieces: impl IntoIterator<Item = &'p [u8]>,
+) -> Vec<u8> {
     let mut decoder = Decoder::new(family, options);
-    let mut writer = ChatWriter::new(model.map(str::to_owned));
     let mut out = Vec::new();
     let mut outcome = Ok(());
     for piece in pieces {
@@ -357,5 +365,396 @@ fn an_error_ends_the_stream_and_has_its_class() {
         assert!(!written.ends_with(common::DONE));
         let error = read_again(&written, true).error.unwrap();
         assert_eq!((error.class, error.message.as_str()), (as_read(class), "it broke"));
+    }
+}
+
+fn write_message<'p>(family: Family, options: Options, pieces: impl IntoIterator<Item = &'p [u8]>) -> Vec<u8> {
+    write_to(Writer::Messages(MessagesWriter::new(None)), family, options, pieces)
+}
+
+fn read_message(written: &[u8]) -> Seen {
+    let fallback = Head { id: "unused".into(), created: 1, model: "unused".into() };
+    decode_pieces_of(Family::Anthropic, Options { fallback, ..with_usage() }, [written])
+}
+
+/// The events of a message, each with the name of its type, in the order that the API has them in.
+fn message_events(written: &[u8], name: &str) -> Vec<Value> {
+    let text = std::str::from_utf8(written).unwrap();
+    let events = text.split_terminator("\n\n").map(|event| {
+        let (kind, data) = event.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+        let event: Value = serde_json::from_str(data).unwrap();
+        assert_eq!(event["type"], kind, "{name}");
+        event
+    });
+    let events: Vec<Value> = events.collect();
+    let (mut open, mut next) = (None, 0);
+    for (place, event) in events.iter().enumerate() {
+        let index = &event["index"];
+        match event["type"].as_str().unwrap() {
+            "message_start" => assert_eq!(place, 0, "{name}"),
+            "content_block_start" => {
+                assert_eq!((open.replace(index), index), (None, &json!(next)), "{name}: {event}");
+                next += 1;
+            }
+            "content_block_delta" => {
+                // Only what comes late for a call stands elsewhere.
+                let is_late = event["delta"]["type"] == "input_json_delta" && index.as_u64().unwrap() < next;
+                assert!(open == Some(index) || is_late, "{name}: {event}");
+            }
+            "content_block_stop" => assert_eq!(open.take(), Some(index), "{name}: {event}"),
+            "message_delta" => assert_eq!((open, place), (None, events.len() - 2), "{name}"),
+            "message_stop" | "error" => assert_eq!(place, events.len() - 1, "{name}"),
+            kind => unreachable!("{name}: {kind}"),
+        }
+    }
+    assert!(matches!(events.last().unwrap()["type"].as_str(), Some("message_stop" | "error")), "{name}");
+    events
+}
+
+/// Calls as their JSON says, however it is spelled; without arguments they have an empty object.
+fn calls(message: &Value) -> Vec<(Value, Value, Value)> {
+    let calls = message["tool_calls"].as_array().into_iter().flatten();
+    let arguments = |call: &Value| match call["function"]["arguments"].as_str().unwrap_or_default() {
+        "" | "null" => json!({}),
+        text => serde_json::from_str(text).unwrap_or(text.into()),
+    };
+    // Custom tools have none: no request for a message can ask for them.
+    let name = |call: &Value| call["function"]["name"].as_str().unwrap_or_default().into();
+    calls.map(|call| (call["id"].clone(), name(call), arguments(call))).collect()
+}
+
+/// What a message can say of a choice.
+fn said(choice: &Value) -> Value {
+    let message = &choice["message"];
+    let text = |name: &str| message[name].as_str().unwrap_or_default().to_owned();
+    let reason = match choice["finish_reason"].as_str() {
+        Some("function_call") => "tool_calls",
+        // None is given; a message needs one.
+        None if message["tool_calls"].is_array() => "tool_calls",
+        reason => reason.unwrap_or("stop"),
+    };
+    json!([text("content") + &text("refusal"), text("reasoning_content"), reason, calls(message)])
+}
+
+/// All that is counted; what is unknown is 0 in a message.
+fn counts(usage: Option<&Usage>) -> [u64; 5] {
+    let counts = usage.map(|usage| usage.counts.clone()).unwrap_or_default();
+    [counts.prompt, counts.completion, counts.cached, counts.cache_write, counts.reasoning]
+        .map(Option::unwrap_or_default)
+}
+
+#[test]
+fn messages_say_what_the_chunks_say() {
+    for Stream { name, family, dialect, body } in streams() {
+        let options = Options { dialect, ..with_usage() };
+        let seen = decode_pieces_of(family, options.clone(), [body.as_slice()]);
+        let written = write_message(family, options.clone(), [body.as_slice()]);
+        let events = message_events(&written, &name);
+        let again = read_message(&written);
+        let class = |error: Option<Error>| error.map(|error| error.class);
+        assert_eq!(class(again.error.clone()), class(seen.error.clone()).map(as_read), "{name}");
+        if seen.error.is_none() {
+            assert_eq!(events.last().unwrap()["type"], "message_stop", "{name}");
+            assert_eq!(counts(again.usage.as_ref()), counts(seen.usage.as_ref()), "{name}");
+            let (response, message) = (seen.response.as_ref().unwrap(), again.response.as_ref().unwrap());
+            assert_eq!((&message["id"], &message["model"]), (&response["id"], &response["model"]), "{name}");
+            let choices = response["choices"].as_array().unwrap();
+            let first = choices.iter().find(|choice| choice["index"] == 0);
+            assert_eq!(said(&message["choices"][0]), said(first.unwrap_or(&Value::Null)), "{name}");
+            if family == Family::Anthropic {
+                assert_eq!(message["choices"], response["choices"], "{name}");
+            }
+            check_response(response, &seen, &name);
+        }
+        for part in ["content", "reasoning_content"] {
+            let pieces = |seen: &Seen| -> Vec<String> {
+                seen.texts(part).into_iter().filter(|text| !text.is_empty()).map(str::to_owned).collect()
+            };
+            if seen.texts("refusal").concat().is_empty() {
+                assert_eq!(pieces(&again), pieces(&seen), "{name}: piece by piece");
+            }
+        }
+        if body.len() < 40_000 {
+            let split = write_message(family, options, body.chunks(1));
+            assert!(split == written, "{name}: another stream when it comes byte by byte");
+        }
+    }
+}
+
+/// The same for a whole completion.
+fn check_response(response: &Value, seen: &Seen, name: &str) {
+    let usage = seen.usage.as_ref().map(usage_json);
+    let completion = match &usage {
+        Some(usage) => with(response.clone(), "usage", usage.clone()),
+        None => response.clone(),
+    };
+    let mut out = Vec::new();
+    messages_response(completion.to_string().as_bytes(), Some("alias"), &mut out).unwrap();
+    let mut chat = Vec::new();
+    let fallback = options().fallback;
+    let usage = decode_response(Family::Anthropic, Dialect::default(), fallback, None, None, &out, &mut chat).unwrap();
+    let again: Value = serde_json::from_slice(&chat).unwrap();
+    assert_eq!((&again["id"], again["model"].as_str()), (&response["id"], Some("alias")), "{name}");
+    let mut expected = said(&response["choices"][0]);
+    for call in expected[3].as_array_mut().unwrap() {
+        // Cut short: an input is an object all the same.
+        if call[2].is_string() {
+            call[2] = json!({});
+        }
+    }
+    assert_eq!(said(&again["choices"][0]), expected, "{name}");
+    assert_eq!(counts(usage.as_ref()), counts(seen.usage.as_ref()), "{name}");
+}
+
+/// The events of a message written from these, without the first and the last, and its usage.
+fn message_of(deltas: &[Value]) -> Vec<Value> {
+    let events: Vec<Value> = deltas.iter().map(|delta| common::event(delta, None)).collect();
+    let written = write_message(Family::Chat, with_usage(), [common::done(&events).as_slice()]);
+    let events = message_events(&written, "authored");
+    events[1..events.len() - 2].to_vec()
+}
+
+fn block_start(index: u32, block: &Value) -> Value {
+    json!({"type": "content_block_start", "index": index, "content_block": block})
+}
+
+fn block_delta(index: u32, delta: &Value) -> Value {
+    json!({"type": "content_block_delta", "index": index, "delta": delta})
+}
+
+fn block_stop(index: u32) -> Value {
+    json!({"type": "content_block_stop", "index": index})
+}
+
+fn text_delta(index: u32, text: &str) -> Value {
+    block_delta(index, &json!({"type": "text_delta", "text": text}))
+}
+
+fn input_delta(index: u32, text: &str) -> Value {
+    block_delta(index, &json!({"type": "input_json_delta", "partial_json": text}))
+}
+
+#[test]
+fn a_message_has_a_beginning_and_an_end() {
+    let usage = json!({"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120, "cost": 0.5,
+        "prompt_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 30},
+        "completion_tokens_details": {"reasoning_tokens": 5}});
+    let body = common::done(&[
+        common::event(&json!({"role": "assistant", "content": ""}), None),
+        common::event(&json!({"content": "Hi"}), Some("length")),
+        with(with(json!({"choices": []}), "id", "chatcmpl-1".into()), "usage", usage),
+    ]);
+    let writer = Writer::Messages(MessagesWriter::new(Some("alias".into())));
+    let written = write_to(writer, Family::Chat, with_usage(), [body.as_slice()]);
+    let expected = [
+        json!({"type": "message_start", "message": {
+            "id": "chatcmpl-1", "type": "message", "role": "assistant", "model": "alias", "content": [],
+            "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 0, "output_tokens": 0},
+        }}),
+        block_start(0, &json!({"type": "text", "text": ""})),
+        text_delta(0, "Hi"),
+        block_stop(0),
+        json!({"type": "message_delta", "delta": {"stop_reason": "max_tokens", "stop_sequence": null}, "usage": {
+            "input_tokens": 10, "cache_creation_input_tokens": 30, "cache_read_input_tokens": 60, "output_tokens": 20,
+            "output_tokens_details": {"thinking_tokens": 5}, "cost": 0.5,
+        }}),
+        json!({"type": "message_stop"}),
+    ];
+    assert_eq!(message_events(&written, "authored"), expected);
+    // Its end is told once, and an empty stream is a message too.
+    let mut writer = MessagesWriter::new(None);
+    writer.done();
+    writer.done();
+    let kinds: Vec<Value> = message_events(&writer.take(), "empty").iter().map(|event| event["type"].clone()).collect();
+    assert_eq!(kinds, ["message_start", "message_delta", "message_stop"]);
+}
+
+#[test]
+fn a_text_of_another_kind_is_another_block() {
+    let events = message_of(&[
+        json!({"role": "assistant", "content": "", "reasoning_content": "Hm"}),
+        json!({"reasoning_content": "."}),
+        json!({"content": "A"}),
+        json!({"content": "B"}),
+        json!({"refusal": "No"}),
+        json!({"reasoning_content": "?"}),
+    ]);
+    let thinking = json!({"type": "thinking", "thinking": "", "signature": ""});
+    let thought = |index, text: &str| block_delta(index, &json!({"type": "thinking_delta", "thinking": text}));
+    let expected = [
+        block_start(0, &thinking),
+        thought(0, "Hm"),
+        thought(0, "."),
+        block_stop(0),
+        block_start(1, &json!({"type": "text", "text": ""})),
+        text_delta(1, "A"),
+        text_delta(1, "B"),
+        text_delta(1, "No"),
+        block_stop(1),
+        block_start(2, &thinking),
+        thought(2, "?"),
+        block_stop(2),
+    ];
+    assert_eq!(events, expected);
+}
+
+#[test]
+fn calls_are_blocks_and_nothing_late_is_lost() {
+    let calls = |calls: Value| json!({"tool_calls": calls});
+    let events = message_of(&[
+        calls(json!([{"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}])),
+        calls(json!([{"index": 0, "function": {"arguments": "{\"x\""}}])),
+        calls(
+            json!([{"index": 1, "id": "b", "function": {"name": "g", "arguments": "null"}, "caller": {"type": "direct"}}]),
+        ),
+        calls(json!([{"index": 0, "function": {"arguments": ":"}}])),
+        calls(json!([{"index": 0, "function": {"arguments": "1}"}}])),
+        calls(json!([{"index": 2, "id": "c", "function": {"arguments": "{"}}])),
+        calls(json!([{"index": 2, "function": {"arguments": "}"}}])),
+        calls(json!([{"index": 2, "function": {"name": "h", "arguments": " "}}])),
+        calls(json!([{"index": 3, "id": "d", "function": {"arguments": "{}"}}])),
+    ]);
+    let tool = |id: &str, name: &str| json!({"type": "tool_use", "id": id, "name": name, "input": {}});
+    let expected = [
+        block_start(0, &tool("a", "f")),
+        input_delta(0, "{\"x\""),
+        block_stop(0),
+        block_start(1, &with(tool("b", "g"), "caller", json!({"type": "direct"}))),
+        input_delta(0, ":"),
+        input_delta(0, "1}"),
+        block_stop(1),
+        block_start(2, &tool("c", "h")),
+        input_delta(2, "{}"),
+        input_delta(2, " "),
+        block_stop(2),
+        block_start(3, &tool("d", "")),
+        input_delta(3, "{}"),
+        block_stop(3),
+    ];
+    assert_eq!(events, expected);
+}
+
+#[test]
+fn blocks_that_have_to_go_back_are_blocks_again() {
+    let signed = json!({"type": "thinking", "signature": "sig"});
+    let piece = |text: &str| json!({"type": "thinking", "thinking": text, "signature": null});
+    let redacted = json!({"type": "redacted_thinking", "data": "x"});
+    let search = json!({"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}});
+    let place = json!({"type": "char_location", "document_index": 0, "cited_text": "c"});
+    let events = message_of(&[
+        json!({"reasoning_content": "Hm"}),
+        json!({"thinking_blocks": [signed]}),
+        json!({"thinking_blocks": [redacted, signed]}),
+        json!({"reasoning_content": "so", "thinking_blocks": [piece("so")]}),
+        json!({"reasoning_content": " on", "thinking_blocks": [piece(" on")]}),
+        json!({"content_blocks": [search, {"toolUse": {}}]}),
+        json!({"annotations": [{"type": "url_citation", "url_citation": {"url": "u", "title": "t", "content": "c"}},
+                               place, {"type": "file_citation"}]}),
+        json!({"content": "A"}),
+    ]);
+    let thinking = json!({"type": "thinking", "thinking": "", "signature": ""});
+    let thought = |index, text: &str| block_delta(index, &json!({"type": "thinking_delta", "thinking": text}));
+    let signature = |index| block_delta(index, &json!({"type": "signature_delta", "signature": "sig"}));
+    let citation = |citation: &Value| block_delta(5, &json!({"type": "citations_delta", "citation": citation}));
+    let expected = [
+        block_start(0, &thinking),
+        thought(0, "Hm"),
+        signature(0),
+        block_stop(0),
+        block_start(1, &redacted),
+        block_stop(1),
+        block_start(2, &thinking),
+        signature(2),
+        block_stop(2),
+        block_start(3, &thinking),
+        thought(3, "so"),
+        thought(3, " on"),
+        block_stop(3),
+        block_start(4, &search),
+        block_stop(4),
+        block_start(5, &json!({"type": "text", "text": ""})),
+        citation(&json!({"type": "web_search_result_location", "url": "u", "title": "t", "content": "c",
+                         "cited_text": "c", "encrypted_index": ""})),
+        citation(&place),
+        text_delta(5, "A"),
+        block_stop(5),
+    ];
+    assert_eq!(events, expected);
+}
+
+#[test]
+fn only_the_first_choice_has_a_place_in_a_message() {
+    let event = |index: u32, text: &str| json!({"choices": [{"index": index, "delta": {"content": text}}]});
+    let events = [event(1, "no"), event(1, "no"), event(0, "A"), event(0, "B"), event(1, "no"), event(1, "no")];
+    let written = write_message(Family::Chat, with_usage(), [common::done(&events).as_slice()]);
+    assert_eq!(read_message(&written).text("content"), "AB");
+}
+
+#[test]
+fn a_reason_of_this_api_stays_if_it_means_the_same() {
+    let reason = |finish: &str, provider: &str| {
+        let completion = json!({"choices": [{"message": {"content": "A"}, "finish_reason": finish,
+            "provider_finish_reason": provider, "stop_sequence": "###"}]});
+        let mut out = Vec::new();
+        messages_response(completion.to_string().as_bytes(), None, &mut out).unwrap();
+        let message: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(message["stop_sequence"], "###");
+        message["stop_reason"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(reason("stop", "pause_turn"), "pause_turn");
+    assert_eq!(reason("stop", "stop_sequence"), "stop_sequence");
+    assert_eq!(reason("length", "model_context_window_exceeded"), "model_context_window_exceeded");
+    // The tool that the answer was given by was not the client's.
+    assert_eq!(reason("stop", "tool_use"), "end_turn");
+    assert_eq!(reason("tool_calls", "STOP"), "tool_use");
+    assert_eq!(reason("content_filter", "SAFETY"), "refusal");
+}
+
+#[test]
+fn what_a_compaction_took_is_counted_once() {
+    let body = common::sse(&[
+        json!({"type": "message_start", "message": {"id": "m", "content": [], "usage": {"input_tokens": 181}}}),
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7, "iterations": [
+            {"type": "compaction", "input_tokens": 100, "output_tokens": 3},
+            {"type": "message", "input_tokens": 181, "output_tokens": 7},
+        ]}}),
+        json!({"type": "message_stop"}),
+    ]);
+    let seen = decode_pieces_of(Family::Anthropic, with_usage(), [body.as_slice()]);
+    let again = read_message(&write_message(Family::Anthropic, with_usage(), [body.as_slice()]));
+    assert_eq!(counts(seen.usage.as_ref()), [281, 10, 0, 0, 0]);
+    assert_eq!(counts(again.usage.as_ref()), counts(seen.usage.as_ref()));
+}
+
+#[test]
+fn errors_are_written_as_anthropic_writes_them() {
+    let body = |error: &Error| -> Value {
+        let mut out = Vec::new();
+        messages_error(error, &mut out);
+        serde_json::from_slice(&out).unwrap()
+    };
+    let mut error = Error::new(Class::ServiceUnavailable, "busy");
+    assert_eq!(body(&error), json!({"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}));
+    error.details.kind = Some("rate_limit_error".into());
+    assert_eq!(body(&error)["error"]["type"], "rate_limit_error");
+    // Another's name for it says nothing here.
+    error.details.kind = Some("tokens".into());
+    assert_eq!(body(&error)["error"]["type"], "overloaded_error");
+    let mut error = Error::new(Class::BadRequest, "too large");
+    error.details.status = Some(413);
+    assert_eq!(body(&error)["error"]["type"], "request_too_large");
+    for class in Class::ALL {
+        let mut writer = MessagesWriter::new(None);
+        writer.error(&Error::new(class, "it broke"));
+        let written = writer.take();
+        writer.done();
+        assert!(writer.is_empty(), "nothing follows an error");
+        let error = read_message(&written).error.unwrap();
+        // There are no codes: of these only the message tells.
+        let expected = match as_read(class) {
+            Class::ContextWindowExceeded | Class::ContentPolicyViolation => Class::BadRequest,
+            class => class,
+        };
+        assert_eq!((error.class, error.message.as_str()), (expected, "it broke"));
     }
 }

@@ -11,6 +11,8 @@ const MAX_HEADERS: usize = 256;
 pub struct Head {
     pub status: u16,
     pub reason: String,
+    /// "HTTP/1.0", "HTTP/1.1" or "HTTP/2".
+    pub version: &'static str,
     /// As they came; values are Latin-1.
     pub headers: Vec<(String, String)>,
     pub(crate) persistent: bool,
@@ -30,6 +32,7 @@ impl Head {
                 let mut head = Self {
                     status: response.code.unwrap_or_default(),
                     reason: response.reason.unwrap_or_default().to_owned(),
+                    version: if response.version == Some(0) { "HTTP/1.0" } else { "HTTP/1.1" },
                     headers: response
                         .headers
                         .iter()
@@ -52,6 +55,18 @@ impl Head {
                 let shown = String::from_utf8_lossy(bytes.get(..bytes.len().min(60)).unwrap_or_default());
                 Err(malformed(format!("this is no HTTP response ({error}): {shown:?}")))
             }
+        }
+    }
+
+    /// The head of a response of HTTP/2, which has neither reason nor framing.
+    pub(crate) fn of(status: u16, headers: &http::HeaderMap) -> Self {
+        let text = |value: &http::HeaderValue| value.as_bytes().iter().map(|byte| *byte as char).collect();
+        Self {
+            status,
+            reason: String::new(),
+            version: "HTTP/2",
+            headers: headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect(),
+            persistent: false,
         }
     }
 

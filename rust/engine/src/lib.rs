@@ -1,4 +1,4 @@
-//! HTTP/1.1 from the socket up, for streams: TLS, proxies, pools, framings and codings.
+//! HTTP/1.1, and HTTP/2 where it is asked for, from the socket up, for streams: TLS, proxies, pools, framings and codings.
 //!
 //! A [`transfer::Transfer`] is one request on its way over one connection, and a state machine: it does what it can
 //! without blocking, and says which sockets it waits for and until when. Whoever drives it waits as the place demands:
@@ -49,11 +49,13 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking"))]
 
+mod bell;
 mod coding;
 mod connect;
 pub mod error;
 mod framing;
 pub mod head;
+mod http2;
 mod link;
 pub mod pool;
 pub mod proxy;

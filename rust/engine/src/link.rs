@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustls::ClientConnection;
 
+use crate::tls;
 use crate::wait::{self, Want};
 
 /// A connection that stands. Reads and writes never block: they fail with [`io::ErrorKind::WouldBlock`].
@@ -31,6 +32,12 @@ impl From<io::Error> for Fault {
 impl Fault {
     pub(crate) fn would_block(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Whether it is no failure but a wait that brought nothing: it did not begin, ran out, or was interrupted.
+    pub(crate) fn is_nothing_yet(&self) -> bool {
+        use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+        matches!(self, Self::Io(error) if matches!(error.kind(), WouldBlock | TimedOut | Interrupted))
     }
 
     pub(crate) fn into_io(self) -> io::Error {
@@ -59,6 +66,11 @@ impl Link {
     /// Whether the last layer's handshake is not done.
     pub(crate) fn is_handshaking(&self) -> bool {
         self.layers.last().is_some_and(|layer| layer.is_handshaking())
+    }
+
+    /// Whether the server chose HTTP/2 in the handshake.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.layers.last().is_some_and(|layer| layer.alpn_protocol() == Some(tls::HTTP2))
     }
 
     /// Goes on with the handshake of the last layer.

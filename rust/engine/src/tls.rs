@@ -18,6 +18,10 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use crate::error::{Error, Kind};
 use crate::url::Origin;
 
+/// What is spoken within, as the handshake names it (RFC 7301).
+const HTTP1: &[u8] = b"http/1.1";
+pub(crate) const HTTP2: &[u8] = b"h2";
+
 /// Who may vouch for a server.
 #[derive(Clone, Debug)]
 pub enum Authorities {
@@ -111,15 +115,17 @@ impl Trust {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => builder.with_client_auth_cert(chain.clone(), key.clone_key())?,
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP1.to_vec()];
         Ok(Arc::new(config))
     }
 
-    /// A connection about to shake hands.
-    pub(crate) fn connect(&self, host: &str) -> Result<ClientConnection, Error> {
+    /// A connection about to shake hands, for HTTP/2 too if the server wants that.
+    pub(crate) fn connect(&self, host: &str, http2: bool) -> Result<ClientConnection, Error> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Error::new(Kind::Request, format!("{host:?} is no host name")))?;
-        ClientConnection::new(self.config()?, name).map_err(|error| Error::new(Kind::Tls, error.to_string()))
+        let spoken = if http2 { vec![HTTP2.to_vec(), HTTP1.to_vec()] } else { vec![HTTP1.to_vec()] };
+        ClientConnection::new_with_alpn(self.config()?, name, spoken)
+            .map_err(|error| Error::new(Kind::Tls, error.to_string()))
     }
 }
 

@@ -2,20 +2,22 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::bell::{Bell, lock};
 use crate::coding::{ACCEPTED, Coding};
 use crate::connect::Race;
 use crate::error::{Error, Kind, reason};
 use crate::framing::Framing;
 use crate::head::{Head, MAX_HEAD};
+use crate::http2::{self, Exchange, Half, Session};
 use crate::link::{Fault, Link};
-use crate::pool::Pool;
+use crate::pool::{Joined, Pool, Turn};
 use crate::proxy::{Greeting, Refusal, basic};
 use crate::tls;
 use crate::url::{Origin, Url};
-use crate::wait::Want;
+use crate::wait::{self, Want};
 
 /// Bytes that one read takes at most while the head is awaited.
 const HEAD_READ: usize = 4 << 10;
@@ -85,6 +87,25 @@ impl Request {
     }
 }
 
+impl Request {
+    /// The head for HTTP/2, whose connections are not the headers' business (RFC 9113, section 8.2.2).
+    fn shared(&self, url: &Url) -> Result<http::Request<()>, Error> {
+        const HOPS: [&str; 6] =
+            ["host", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+        let host = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
+        let authority = host.map_or_else(|| url.origin.header(), |(_, value)| value.clone());
+        let scheme = if url.origin.tls { "https" } else { "http" };
+        let mut request =
+            http::Request::builder().method(self.method.as_str()).uri(format!("{scheme}://{authority}{}", url.target));
+        for (name, value) in &self.headers {
+            if !HOPS.iter().any(|hop| name.eq_ignore_ascii_case(hop)) {
+                request = request.header(name.as_str(), value.as_bytes());
+            }
+        }
+        request.version(http::Version::HTTP_2).body(()).map_err(|error| wrong(error.to_string()))
+    }
+}
+
 fn wrong(message: String) -> Error {
     Error::new(Kind::Request, message)
 }
@@ -111,19 +132,31 @@ pub enum Body<'a> {
 
 /// The connection of a transfer, for whoever wants to end it from elsewhere.
 #[derive(Clone, Debug, Default)]
-pub struct Line(Arc<Mutex<Option<Arc<TcpStream>>>>);
+pub struct Line(Arc<Mutex<Option<Held>>>);
+
+/// What a transfer has of a connection.
+#[derive(Clone, Debug)]
+enum Held {
+    All(Arc<TcpStream>),
+    /// A stream on one that others share.
+    Stream(Arc<Half>),
+}
 
 impl Line {
-    /// Ends the connection while it is this transfer's: whoever reads from it finds its end.
+    /// Ends the connection while it is this transfer's, or its stream on a shared one: whoever reads from it finds its
+    /// end.
     pub fn shut(&self) {
-        if let Some(socket) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        let held = lock(&self.0).clone();
+        match held {
+            None => {}
             // It may have ended by itself.
-            let _ = socket.shutdown(Shutdown::Both);
+            Some(Held::All(socket)) => _ = socket.shutdown(Shutdown::Both),
+            Some(Held::Stream(half)) => half.reset(),
         }
     }
 
-    fn set(&self, socket: Option<Arc<TcpStream>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = socket;
+    fn set(&self, held: Option<Held>) {
+        *lock(&self.0) = held;
     }
 }
 
@@ -141,6 +174,8 @@ pub struct Clocks {
 }
 
 enum Stage {
+    /// Another request connects to where this one goes.
+    Queue,
     Resolve,
     Connect(Race),
     Greet(Link, Greeting),
@@ -148,7 +183,27 @@ enum Stage {
     /// The request is being sent, or the response's head awaited.
     Ask(Link),
     Read(Link),
+    /// The same two on a connection that others share.
+    AskShared(Exchange),
+    ReadShared(Exchange),
     Over,
+}
+
+/// What the connection is that a request is sent on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trial {
+    First,
+    /// It has served before. It may have been closed meanwhile, which shows only now.
+    Reused,
+    /// The second, and the last.
+    Again,
+}
+
+impl Trial {
+    /// Whether another may follow one that failed like this on a shared connection.
+    fn may_end_so(self, error: &h2::Error) -> bool {
+        self != Self::Again && (http2::is_unseen(error) || (self == Self::Reused && error.is_io()))
+    }
 }
 
 /// One request and its response.
@@ -165,8 +220,13 @@ pub struct Transfer {
     carry: Vec<u8>,
     /// Whether the last read filled its buffer: there may be more, within TLS too, where no socket tells.
     full: bool,
-    /// Whether the connection has served before. It may have been closed meanwhile, which shows only now.
-    reused: bool,
+    trial: Trial,
+    /// Where HTTP/2 may be spoken.
+    bell: Option<Arc<Bell>>,
+    /// Where others wait for the connection that is being made.
+    turn: Option<Turn>,
+    /// Whether reads wait, and the longest silence that the system then keeps for us.
+    blocking: Option<Duration>,
     head: Option<Head>,
     framing: Framing,
     decodes: bool,
@@ -185,6 +245,7 @@ impl Transfer {
     /// A request that has not begun; `decodes` undoes the content-encoding of its response.
     #[must_use]
     pub fn new(pool: Arc<Pool>, request: Request, url: Url, decodes: bool) -> Self {
+        let bell = pool.speaks_http2(&url.origin).then(Arc::default);
         Self {
             pool,
             request,
@@ -196,7 +257,10 @@ impl Transfer {
             sent: 0,
             carry: Vec::new(),
             full: false,
-            reused: false,
+            trial: Trial::First,
+            bell,
+            turn: None,
+            blocking: None,
             head: None,
             framing: Framing::UntilClose,
             decodes,
@@ -213,6 +277,19 @@ impl Transfer {
     }
 
     fn begin(&mut self, now: Instant) {
+        self.stage = match self.pool.take(&self.url.origin, now) {
+            Some(link) => {
+                self.trial = Trial::Reused;
+                self.ask_on(link)
+            }
+            None if self.bell.is_some() => Stage::Queue,
+            None => Stage::Resolve,
+        };
+    }
+
+    /// About to send the request on a connection of its own.
+    fn ask_on(&mut self, link: Link) -> Stage {
+        self.line.set(Some(Held::All(link.socket.clone())));
         let proxy = self.pool.route.proxy.as_ref().filter(|proxy| proxy.relays(&self.url.origin));
         self.bytes = match proxy {
             None => self.request.encode(&self.url.target, None),
@@ -225,14 +302,37 @@ impl Transfer {
             }
         };
         self.sent = 0;
-        self.stage = match self.pool.take(&self.url.origin, now) {
-            None => Stage::Resolve,
-            Some(link) => {
-                self.reused = true;
-                self.line.set(Some(link.socket.clone()));
-                Stage::Ask(link)
+        Stage::Ask(link)
+    }
+
+    /// About to send the request on a connection that others share.
+    fn ask_shared(&mut self, session: Arc<Session>) -> Result<Stage, Error> {
+        let bell = self.bell.get_or_insert_default().clone();
+        let request = self.request.shared(&self.url)?;
+        let exchange = Exchange::begin(session, bell, request, &self.request.body)
+            .map_err(|error| http2::failure(&error, &self.url.origin, false))?;
+        self.line.set(Some(Held::Stream(exchange.half())));
+        Ok(Stage::AskShared(exchange))
+    }
+
+    /// About to send the request, on a connection that has just come to stand.
+    fn stood(&mut self, link: Link, now: Instant) -> Result<Stage, Error> {
+        let turn = self.turn.take();
+        if self.bell.is_none() || (self.url.origin.tls && !link.speaks_http2()) {
+            if let Some(turn) = turn {
+                turn.done(None);
             }
-        };
+            return Ok(self.ask_on(link));
+        }
+        let queue = turn.as_ref().map_or_else(Arc::default, Turn::queue);
+        let session = Session::begin(link, queue, now)
+            .map(Arc::new)
+            .map_err(|error| http2::failure(&error, &self.url.origin, false))?;
+        let stage = self.ask_shared(session.clone())?;
+        if let Some(turn) = turn {
+            turn.done(Some(&session));
+        }
+        Ok(stage)
     }
 
     /// The server to connect to first.
@@ -244,6 +344,45 @@ impl Transfer {
     pub fn resolved(&mut self, addresses: Vec<SocketAddr>, now: Instant) {
         if matches!(self.stage, Stage::Resolve) {
             self.stage = Stage::Connect(Race::new(addresses, now));
+        }
+    }
+
+    /// What is called, from whatever thread, when there may be something for this transfer that none of the sockets in
+    /// [`Transfer::wants`] tells: where a connection is shared, one transfer watches it for all.
+    pub fn on_ring(&self, call: impl Fn() + Send + Sync + 'static) {
+        if let Some(bell) = &self.bell {
+            bell.on_ring(Box::new(call));
+        }
+    }
+
+    /// Whether it may come to share a connection.
+    #[must_use]
+    pub fn may_share(&self) -> bool {
+        self.bell.is_some()
+    }
+
+    /// Whether it shares a connection, or waits for one to share: then what it wants may change by the others' doing.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self.stage, Stage::Queue | Stage::AskShared(_) | Stage::ReadShared(_))
+    }
+
+    /// Nobody watches the sockets of this transfer for now: others that share its connection have to.
+    pub fn rest(&self) {
+        if let Stage::AskShared(exchange) | Stage::ReadShared(exchange) = &self.stage {
+            exchange.rest();
+        }
+    }
+
+    /// Blocks until there may be something for it, or its time has come: then the answer is false.
+    ///
+    /// A signal ends it with [`io::ErrorKind::Interrupted`], and so does a while without anything, in which there may
+    /// have been one.
+    pub fn wait(&self) -> io::Result<bool> {
+        match (&self.stage, &self.bell) {
+            (Stage::AskShared(exchange) | Stage::ReadShared(exchange), _) => exchange.wait(self.deadline()),
+            (Stage::Queue, Some(bell)) => bell.sleep(self.deadline()),
+            _ => wait::wait(&self.wants(), self.deadline()),
         }
     }
 
@@ -268,7 +407,8 @@ impl Transfer {
     /// Whether a read finds something without waiting for the socket.
     #[must_use]
     pub fn is_pending(&self) -> bool {
-        self.full || !self.carry.is_empty() || !self.coded.is_empty() || self.is_over()
+        let shared = matches!(&self.stage, Stage::ReadShared(exchange) if exchange.is_pending());
+        self.full || !self.carry.is_empty() || !self.coded.is_empty() || shared || self.is_over()
     }
 
     /// Whether the socket had no more to give than the last read took: its readiness is used up.
@@ -282,13 +422,15 @@ impl Transfer {
     pub fn abort(&mut self) {
         self.line.set(None);
         self.stage = Stage::Over;
+        self.turn = None;
     }
 
     /// The sockets it waits for.
     #[must_use]
     pub fn wants(&self) -> Vec<Want> {
         match &self.stage {
-            Stage::Resolve | Stage::Over => Vec::new(),
+            Stage::Queue | Stage::Resolve | Stage::Over => Vec::new(),
+            Stage::AskShared(exchange) | Stage::ReadShared(exchange) => exchange.want().into_iter().collect(),
             Stage::Connect(race) => race.wants(),
             Stage::Greet(link, greeting) => vec![link.want(greeting.unsent() && !link.is_handshaking())],
             Stage::Ask(link) => vec![link.want(self.sent < self.bytes.len())],
@@ -296,14 +438,45 @@ impl Transfer {
         }
     }
 
+    /// Waits for more of the body, in a thread that has nothing else to do, or leaves the waiting to the next read: one
+    /// system call instead of two, where one limit holds for every silence.
+    ///
+    /// A signal ends it with [`io::ErrorKind::Interrupted`], and the read with [`Body::Wait`].
+    pub fn wait_to_read(&mut self) -> io::Result<()> {
+        if self.is_pending() {
+            return Ok(());
+        }
+        if let (Stage::Read(link), None) = (&self.stage, self.clocks.due) {
+            let limit = self.clocks.idle.unwrap_or(Duration::MAX);
+            if self.blocking != Some(limit) {
+                // No time at all is not a limit that sockets know.
+                link.socket.set_read_timeout(self.clocks.idle.map(|idle| idle.max(Duration::from_millis(1))))?;
+                link.socket.set_nonblocking(false)?;
+                self.blocking = Some(limit);
+            }
+            return Ok(());
+        }
+        self.unblock()?;
+        self.wait().map(drop)
+    }
+
+    fn unblock(&mut self) -> io::Result<()> {
+        match (&self.stage, self.blocking.take()) {
+            (Stage::Read(link), Some(_)) => link.socket.set_nonblocking(true),
+            _ => Ok(()),
+        }
+    }
+
     /// Until when it waits: then it is to be driven again, and fails or goes another way.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let own = match &self.stage {
-            Stage::Resolve | Stage::Greet(..) | Stage::Secure(_) => self.clocks.connect,
+            Stage::Queue | Stage::Resolve | Stage::Greet(..) | Stage::Secure(_) => self.clocks.connect,
             Stage::Connect(race) => earlier(self.clocks.connect, race.next()),
-            Stage::Read(_) => self.clocks.idle.and_then(|idle| self.clocks.seen.checked_add(idle)),
-            Stage::Ask(_) | Stage::Over => None,
+            Stage::Read(_) | Stage::ReadShared(_) => {
+                self.clocks.idle.and_then(|idle| self.clocks.seen.checked_add(idle))
+            }
+            Stage::Ask(_) | Stage::AskShared(_) | Stage::Over => None,
         };
         earlier(own, self.clocks.due)
     }
@@ -311,7 +484,8 @@ impl Transfer {
     /// Fails if a clock has run out.
     fn check(&self, now: Instant) -> Result<(), Error> {
         let past = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        let connecting = !matches!(self.stage, Stage::Ask(_) | Stage::Read(_) | Stage::Over);
+        let reading = matches!(self.stage, Stage::Read(_) | Stage::ReadShared(_));
+        let connecting = !reading && !matches!(self.stage, Stage::Ask(_) | Stage::AskShared(_) | Stage::Over);
         if connecting && past(self.clocks.connect) {
             return Err(Error::new(Kind::ConnectTime, format!("no connection to {} in time", self.first())));
         }
@@ -319,7 +493,7 @@ impl Transfer {
             return Err(Error::new(Kind::DueTime, format!("no answer from {} in time", self.url.origin)));
         }
         let idle = self.clocks.idle.and_then(|idle| self.clocks.seen.checked_add(idle));
-        if matches!(self.stage, Stage::Read(_)) && past(idle) {
+        if reading && past(idle) {
             return Err(Error::new(Kind::IdleTime, format!("no bytes from {} in time", self.url.origin)));
         }
         Ok(())
@@ -341,9 +515,27 @@ impl Transfer {
                     let gone = || Error::new(Kind::Cut, "the request was given up");
                     return if self.head.is_some() { Ok(Step::Answered) } else { Err(gone()) };
                 }
-                Stage::Read(link) => {
-                    self.stage = Stage::Read(link);
+                stage @ (Stage::Read(_) | Stage::ReadShared(_)) => {
+                    self.stage = stage;
                     return Ok(Step::Answered);
+                }
+                Stage::Queue => {
+                    self.stage = Stage::Queue;
+                    self.check(now)?;
+                    let bell = self.bell.get_or_insert_default();
+                    match self.pool.join(&self.url.origin, bell, now) {
+                        Joined::Later => return Ok(Step::Wait),
+                        Joined::Session(session) => {
+                            if self.trial == Trial::First {
+                                self.trial = Trial::Reused;
+                            }
+                            self.stage = self.ask_shared(session)?;
+                        }
+                        Joined::Connect(turn) => {
+                            self.turn = turn;
+                            self.stage = Stage::Resolve;
+                        }
+                    }
                 }
                 Stage::Resolve => {
                     self.stage = Stage::Resolve;
@@ -362,8 +554,8 @@ impl Transfer {
                         self.check(now)?;
                         return Ok(Step::Wait);
                     };
-                    self.line.set(Some(socket.clone()));
-                    self.stage = self.connected(Link::new(socket))?;
+                    self.line.set(Some(Held::All(socket.clone())));
+                    self.stage = self.connected(Link::new(socket), now)?;
                 }
                 Stage::Greet(mut link, mut greeting) => {
                     let Some(proxy) = &self.pool.route.proxy else { continue };
@@ -374,10 +566,11 @@ impl Transfer {
                     };
                     match outcome {
                         Ok(()) if self.url.origin.tls => {
-                            link.secure(self.pool.route.trust.connect(&self.url.origin.host)?);
+                            let host = &self.url.origin.host;
+                            link.secure(self.pool.route.trust.connect(host, self.bell.is_some())?);
                             self.stage = Stage::Secure(link);
                         }
-                        Ok(()) => self.stage = Stage::Ask(link),
+                        Ok(()) => self.stage = self.stood(link, now)?,
                         Err(Refusal::Fault(fault)) if fault.would_block() => {
                             self.stage = Stage::Greet(link, greeting);
                             self.check(now)?;
@@ -388,13 +581,35 @@ impl Transfer {
                     }
                 }
                 Stage::Secure(mut link) => match link.handshake() {
-                    Ok(()) => self.stage = Stage::Ask(link),
+                    Ok(()) => self.stage = self.stood(link, now)?,
                     Err(fault) if fault.would_block() => {
                         self.stage = Stage::Secure(link);
                         self.check(now)?;
                         return Ok(Step::Wait);
                     }
                     Err(fault) => return Err(Self::unsecured(fault, &self.url.origin)),
+                },
+                Stage::AskShared(mut exchange) => match exchange.head() {
+                    Ok(Some(head)) => {
+                        self.clocks.seen = now;
+                        self.coding_of(&head)?;
+                        self.head = Some(head);
+                        self.stage = Stage::ReadShared(exchange);
+                        return Ok(Step::Answered);
+                    }
+                    Ok(None) => {
+                        self.stage = Stage::AskShared(exchange);
+                        self.check(now)?;
+                        return Ok(Step::Wait);
+                    }
+                    // Never seen by the server, by its own word or as far as anybody can tell: once more.
+                    Err(error) if self.trial.may_end_so(&error) => {
+                        drop(exchange);
+                        self.line.set(None);
+                        self.trial = Trial::Again;
+                        self.stage = Stage::Queue;
+                    }
+                    Err(error) => return Err(exchange.unanswered(&error, &self.url.origin)),
                 },
                 Stage::Ask(mut link) => match self.ask(&mut link) {
                     Ok(true) => {
@@ -410,10 +625,10 @@ impl Transfer {
                     }
                     // A connection from the pool that the server closed before it saw this request, as far as anybody
                     // can tell: not a byte of a response came. Once more, on a connection of its own.
-                    Err(Unanswered::Closed(_)) if self.reused && self.carry.is_empty() => {
+                    Err(Unanswered::Closed(_)) if self.trial == Trial::Reused && self.carry.is_empty() => {
                         drop(link);
                         self.line.set(None);
-                        self.reused = false;
+                        self.trial = Trial::Again;
                         self.sent = 0;
                         self.stage = Stage::Resolve;
                     }
@@ -428,12 +643,12 @@ impl Transfer {
     }
 
     /// The stage after a connection stands.
-    fn connected(&self, mut link: Link) -> Result<Stage, Error> {
+    fn connected(&mut self, mut link: Link, now: Instant) -> Result<Stage, Error> {
         let (origin, trust) = (&self.url.origin, &self.pool.route.trust);
         match &self.pool.route.proxy {
             Some(proxy) => {
                 if proxy.server.tls {
-                    link.secure(trust.connect(&proxy.server.host)?);
+                    link.secure(trust.connect(&proxy.server.host, false)?);
                 }
                 Ok(if proxy.relays(origin) {
                     Stage::Secure(link)
@@ -442,10 +657,10 @@ impl Transfer {
                 })
             }
             None if origin.tls => {
-                link.secure(trust.connect(&origin.host)?);
+                link.secure(trust.connect(&origin.host, self.bell.is_some())?);
                 Ok(Stage::Secure(link))
             }
-            None => Ok(Stage::Ask(link)),
+            None => self.stood(link, now),
         }
     }
 
@@ -499,7 +714,7 @@ impl Transfer {
                     };
                 }
                 // Who wants a client's certificate says so after the handshake (RFC 8446, section 6.2).
-                Err(Fault::Tls(error)) if !self.reused && self.carry.is_empty() => {
+                Err(Fault::Tls(error)) if self.trial != Trial::Reused && self.carry.is_empty() => {
                     return Err(Unanswered::Error(tls::failure(&error, &self.url.origin)));
                 }
                 Err(fault) => return Err(Unanswered::Closed(reason(&fault.into_io()))),
@@ -514,9 +729,8 @@ impl Transfer {
                     continue; // a word in between (RFC 9110, section 15.2)
                 }
                 self.framing = Framing::of(&head, &self.request.method).map_err(Unanswered::Error)?;
-                if self.decodes && !self.framing.is_over() {
-                    let names = head.get("content-encoding").unwrap_or_default();
-                    self.coding = Coding::of(&names).map_err(Unanswered::Error)?;
+                if !self.framing.is_over() {
+                    self.coding_of(&head).map_err(Unanswered::Error)?;
                 }
                 self.head = Some(head);
                 return Ok(true);
@@ -528,15 +742,23 @@ impl Transfer {
         }
     }
 
+    fn coding_of(&mut self, head: &Head) -> Result<(), Error> {
+        if self.decodes {
+            self.coding = Coding::of(&head.get("content-encoding").unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
     /// Gives the connection back if this response has come to its end, and forgets the request.
     fn settle(&mut self) {
         if !self.framing.is_over() {
             return;
         }
         self.line.set(None);
+        let unblocked = self.unblock().is_ok();
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         let Stage::Read(link) = stage else { return };
-        let persistent = self.head.as_ref().is_some_and(|head| head.persistent);
+        let persistent = unblocked && self.head.as_ref().is_some_and(|head| head.persistent);
         // What came behind the end of the body was not asked for.
         if persistent && self.sent == self.bytes.len() && self.carry.is_empty() {
             self.pool.give(&self.url.origin, link, self.clocks.seen);
@@ -597,7 +819,7 @@ impl Transfer {
     /// One read, unframed.
     fn receive(&mut self, scratch: &mut [u8]) -> Result<Received, Error> {
         loop {
-            let Stage::Read(link) = &mut self.stage else { return Ok(Received::End) };
+            let Stage::Read(link) = &mut self.stage else { return self.receive_shared(scratch) };
             let count = if self.carry.is_empty() {
                 match link.read(scratch) {
                     Ok(0) => return self.ended("it ended").map(|()| Received::End),
@@ -605,7 +827,7 @@ impl Transfer {
                         self.full = count == scratch.len();
                         count
                     }
-                    Err(fault) if fault.would_block() => {
+                    Err(fault) if fault.is_nothing_yet() => {
                         self.full = false;
                         self.check(Instant::now())?;
                         return Ok(Received::Wait);
@@ -634,6 +856,27 @@ impl Transfer {
                 return Ok(Received::Data(taken.content));
             }
         }
+    }
+
+    /// The same on a connection that others share.
+    fn receive_shared(&mut self, scratch: &mut [u8]) -> Result<Received, Error> {
+        let Stage::ReadShared(exchange) = &mut self.stage else { return Ok(Received::End) };
+        let received = exchange.read(scratch).map_err(|error| http2::failure(&error, &self.url.origin, true))?;
+        let over = exchange.is_over();
+        let now = Instant::now();
+        if received.is_some() {
+            self.clocks.seen = now;
+        }
+        if over {
+            self.abort(); // nothing is left of it
+        } else {
+            self.check(now)?;
+        }
+        Ok(match received {
+            None => Received::Wait,
+            Some(0) => Received::End,
+            Some(count) => Received::Data(count),
+        })
     }
 
     /// The server closed the connection.

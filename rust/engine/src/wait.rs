@@ -1,8 +1,12 @@
 //! Waiting for sockets, and the blocking way to do it.
 
 use std::io;
+#[cfg(unix)]
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+#[cfg(unix)]
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,6 +30,48 @@ pub fn wait(wants: &[Want], until: Option<Instant>) -> io::Result<bool> {
     }
     let mut sockets: Vec<_> = wants.iter().map(watched).collect();
     Ok(poll(&mut sockets, left.as_ref())? > 0)
+}
+
+/// What wakes a thread that waits for a socket.
+#[cfg(unix)]
+#[derive(Debug)]
+pub(crate) struct Alarm {
+    reader: io::PipeReader,
+    writer: io::PipeWriter,
+    armed: AtomicBool,
+}
+
+#[cfg(unix)]
+impl Alarm {
+    pub(crate) fn new() -> io::Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        Ok(Self { reader, writer, armed: AtomicBool::new(false) })
+    }
+
+    /// From here on it rings, once.
+    pub(crate) fn arm(&self) {
+        self.armed.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn ring(&self) {
+        if self.armed.swap(false, Ordering::SeqCst) {
+            // One byte for each time it is armed: there is room.
+            let _ = (&self.writer).write(&[0]);
+        }
+    }
+
+    /// As [`wait`], until it rings.
+    pub(crate) fn wait(&self, want: &Want, until: Option<Instant>) -> io::Result<bool> {
+        let left = until.map(|until| timespec(until.saturating_duration_since(Instant::now())));
+        let mut watched = [watched(want), PollFd::new(&self.reader, PollFlags::IN)];
+        let ready = poll(&mut watched, left.as_ref())? > 0;
+        let rang = !watched[1].revents().is_empty();
+        self.armed.store(false, Ordering::SeqCst);
+        if rang {
+            let _ = (&self.reader).read(&mut [0]);
+        }
+        Ok(ready)
+    }
 }
 
 /// Whether a socket has something to read, or its end.

@@ -72,7 +72,7 @@ impl Account {
 
     /// It got no further than to us.
     pub(crate) fn refuse(&mut self, problem: &Problem) {
-        let ours = matches!(problem.status, 429);
+        let ours = matches!(problem.status, 429 | 503);
         self.fail(if ours { Ending::Refused } else { Ending::Failed }, problem);
     }
 
@@ -163,7 +163,8 @@ impl Drop for Account {
             let tokens = self.row.total_tokens.filter(|_| self.row.usage_complete);
             hold.settle(tokens, self.row.cost, shared.now());
         }
-        shared.metrics.ended(&self.row);
+        let group = shared.state.load().group(&self.row.group);
+        shared.metrics.ended(&self.row, group.as_ref().map(|group| group.table.name.as_str()), shared.now());
         shared.ledger.put(&self.row, key);
         shared.busy.fetch_sub(1, Ordering::AcqRel);
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use hyper::body::Bytes;
 use penstock_core::error::{Class, Error};
 use penstock_core::json::{Cursor, JsonError, Kind, write_str};
-use penstock_core::write::error_body;
+use penstock_core::write::{ChatWriter, MessagesWriter, Writer, error_body, messages_error, messages_response};
 
 use crate::problem::Problem;
 use crate::tables::Plain;
@@ -53,16 +53,40 @@ impl Operation {
 }
 
 impl Operation {
-    /// An error in the client's language.
+    /// Writes a stream in this language; `model` is the name that the client knows the model by.
+    pub(crate) fn writer(self, model: Option<String>) -> Writer {
+        match self {
+            Self::Chat | Self::Embeddings => Writer::Chat(ChatWriter::new(model)),
+            Self::Messages => Writer::Messages(MessagesWriter::new(model)),
+        }
+    }
+
+    /// An error in this language.
     pub(crate) fn error(self, error: &Error) -> Vec<u8> {
         let mut out = Vec::new();
-        error_body(error, &mut out);
+        match self {
+            Self::Chat | Self::Embeddings => error_body(error, &mut out),
+            Self::Messages => messages_error(error, &mut out),
+        }
         out
     }
 
-    /// A whole response in the client's language.
-    pub(crate) fn response(self, chat: Vec<u8>) -> Vec<u8> {
-        chat
+    /// A whole chat completion in this language.
+    pub(crate) fn response(self, completion: Vec<u8>) -> Result<Vec<u8>, Error> {
+        if self != Self::Messages {
+            return Ok(completion);
+        }
+        let mut out = Vec::with_capacity(completion.len());
+        messages_response(&completion, None, &mut out).map_err(|error| Error::invalid_json(error, &completion))?;
+        Ok(out)
+    }
+}
+
+impl Plain {
+    /// Whether a request with this field is plain.
+    fn passes(&self, name: &str) -> bool {
+        !self.refuses.contains(name)
+            && (matches!(name, "messages" | "stream") || self.takes.as_ref().is_none_or(|takes| takes.contains(name)))
     }
 }
 
@@ -194,42 +218,36 @@ impl Ask {
         (prompt, prompt.saturating_add(self.longest))
     }
 
-    /// The body for an upstream that calls the model so; None where it has to be put otherwise.
-    pub(crate) fn plain(&self, model: &str, plain: &Plain, operation: Operation) -> Option<Vec<u8>> {
-        if self.fields.iter().any(|field| plain.refuses.contains(&field.name)) {
-            return None;
-        }
+    /// The body for an upstream that calls the model so; None where it has to be put otherwise. A field that is null is
+    /// as if it were not there.
+    /// `asks`: of a chat, for its usage.
+    pub(crate) fn plain(&self, model: &str, plain: &Plain, operation: Operation, asks: bool) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(self.body.len() + 64);
         out.extend_from_slice(b"{\"model\":");
         write_str(&mut out, model);
-        let asks = operation == Operation::Chat && self.stream && plain.stream_options;
+        let chat = operation == Operation::Chat;
+        let mut named: Vec<&str> = Vec::with_capacity(self.fields.len());
         for field in &self.fields {
-            if field.name == "model" || (asks && field.name == "stream_options") {
+            let value = self.body.get(field.value.clone()).unwrap_or_default();
+            let unsaid = value == b"null" || (field.name == "stream" && value == b"false");
+            if unsaid || field.name == "model" || (chat && field.name == "stream_options") {
                 continue;
             }
-            out.push(b',');
-            write_str(&mut out, &field.name);
-            out.push(b':');
-            out.extend_from_slice(self.body.get(field.value.clone()).unwrap_or_default());
+            if !plain.passes(&field.name) {
+                return None;
+            }
+            let name = plain.renames.get(&field.name).unwrap_or(&field.name).as_str();
+            if named.contains(&name) {
+                return None; // two names of one thing, which may differ
+            }
+            named.push(name);
+            write_field(&mut out, name, value);
         }
-        if asks {
-            out.extend_from_slice(b",\"stream_options\":{\"include_usage\":true");
-            let given = self.options.clone().and_then(|options| self.body.get(options)).unwrap_or_default();
-            // It was read as an object once.
-            let _ = Cursor::new(given).object(|cursor, key| {
-                let value = cursor.skip()?;
-                if key.raw() != b"include_usage" {
-                    out.push(b',');
-                    write_str(&mut out, &key.decode());
-                    out.push(b':');
-                    out.extend_from_slice(value);
-                }
-                Ok(())
-            });
-            out.push(b'}');
+        if chat && self.stream {
+            self.write_options(&mut out, asks);
         }
         for (name, value) in &plain.set {
-            if !self.fields.iter().any(|field| field.name == *name) {
+            if !named.contains(&name.as_str()) {
                 out.push(b',');
                 write_str(&mut out, name);
                 out.push(b':');
@@ -240,6 +258,36 @@ impl Ask {
         out.push(b'}');
         Some(out)
     }
+
+    /// The client's `stream_options`, with the usage asked for where it can be, and nowhere else.
+    fn write_options(&self, out: &mut Vec<u8>, asks: bool) {
+        let given = self.options.clone().and_then(|options| self.body.get(options)).unwrap_or_default();
+        let mut options = Vec::new();
+        if asks {
+            write_field(&mut options, "include_usage", b"true");
+        }
+        // It was read as an object once.
+        let _ = Cursor::new(given).object(|cursor, key| {
+            let value = cursor.skip()?;
+            if *key.bytes() != *b"include_usage" {
+                write_field(&mut options, &key.decode(), value);
+            }
+            Ok(())
+        });
+        if let Some((_, fields)) = options.split_first() {
+            out.extend_from_slice(b",\"stream_options\":{");
+            out.extend_from_slice(fields);
+            out.push(b'}');
+        }
+    }
+}
+
+/// A comma, and a field whose value is JSON.
+fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.push(b',');
+    write_str(out, name);
+    out.push(b':');
+    out.extend_from_slice(value);
 }
 
 fn asks_for_usage(options: &[u8]) -> Result<bool, JsonError> {
@@ -257,4 +305,106 @@ fn asks_for_usage(options: &[u8]) -> Result<bool, JsonError> {
 fn invalid(error: JsonError, body: &[u8]) -> Problem {
     let told = Error::invalid_json(error, body);
     Problem::new(Class::BadRequest, "", format!("the body is no JSON object: {}", told.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(text: &str) -> Result<Ask, Problem> {
+        Ask::read(Bytes::copy_from_slice(text.as_bytes()), None)
+    }
+
+    fn plain(text: &str, plain: &Plain) -> Option<String> {
+        let body = ask(text).unwrap().plain("theirs", plain, Operation::Chat, plain.stream_options)?;
+        Some(String::from_utf8(body).unwrap())
+    }
+
+    fn complaint(text: &str) -> (String, Option<String>) {
+        let error = ask(text).unwrap_err().error;
+        (error.message, error.details.param)
+    }
+
+    #[test]
+    fn what_decides_is_read() {
+        let text =
+            r#"{"model":"m","stream":true,"stream_options":{"include_usage":true},"user":"u","n":2,"max_tokens":50}"#;
+        let ask = ask(text).unwrap();
+        assert_eq!((ask.model.as_str(), ask.stream, ask.include_usage), ("m", true, true));
+        assert_eq!(ask.user.as_deref(), Some("u"));
+        let prompt = text.len() as u64 / 4;
+        assert_eq!(ask.estimate(), (prompt, prompt + 100));
+    }
+
+    #[test]
+    fn the_model_of_the_path_comes_before_that_of_the_body() {
+        let body = Bytes::from_static(br#"{"model":"other"}"#);
+        assert_eq!(Ask::read(body, Some("mine")).unwrap().model, "mine");
+    }
+
+    #[test]
+    fn everything_else_goes_through_as_it_came() {
+        let usual = Plain { stream_options: true, ..Plain::default() };
+        let text = "{ \"messages\" : [ {\"content\" : \"caf\\u00e9 \\\"\"} ] , \"model\":\"m\", \"x\\u0041\": 1e3 }";
+        let expected = r#"{"model":"theirs","messages":[ {"content" : "caf\u00e9 \""} ],"xA":1e3}"#;
+        assert_eq!(plain(text, &usual).unwrap(), expected);
+    }
+
+    #[test]
+    fn usage_is_asked_for_where_it_can_be() {
+        let can = Plain { stream_options: true, ..Plain::default() };
+        let text = r#"{"model":"m","stream":true}"#;
+        let asked = r#"{"model":"theirs","stream":true,"stream_options":{"include_usage":true}}"#;
+        assert_eq!(plain(text, &can).unwrap(), asked);
+        assert_eq!(plain(text, &Plain::default()).unwrap(), r#"{"model":"theirs","stream":true}"#);
+        let text =
+            r#"{"model":"m","stream":true,"stream_options":{"include_usage":false,"include_obfuscation":false}}"#;
+        let asked =
+            r#"{"model":"theirs","stream":true,"stream_options":{"include_usage":true,"include_obfuscation":false}}"#;
+        assert_eq!(plain(text, &can).unwrap(), asked);
+        // Not of who does not stream.
+        assert_eq!(plain(r#"{"model":"m"}"#, &can).unwrap(), r#"{"model":"theirs"}"#);
+    }
+
+    #[test]
+    fn fields_are_set_where_they_are_missing_and_refused_where_they_need_a_plan() {
+        let set = serde_json::from_str(r#"{"temperature":0.5,"seed":7}"#).unwrap();
+        let rules = Plain { set, refuses: ["top_k".to_owned()].into(), ..Plain::default() };
+        let body: serde_json::Value =
+            serde_json::from_str(&plain(r#"{"model":"m","seed":1}"#, &rules).unwrap()).unwrap();
+        assert_eq!(body, serde_json::json!({ "model": "theirs", "seed": 1, "temperature": 0.5 }));
+        assert_eq!(plain(r#"{"model":"m","top_k":1}"#, &rules), None);
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        assert_eq!(complaint(r#"{"stream":true}"#), ("the body says no model".into(), Some("model".into())));
+        assert_eq!(complaint(r#"{"model":7}"#), ("model must be a string".into(), Some("model".into())));
+        assert_eq!(
+            complaint(r#"{"model":"m","stream":1}"#),
+            ("stream must be true or false".into(), Some("stream".into()))
+        );
+        let (message, _) = complaint(r#"{"model":"m","stream_options":{}}"#);
+        assert_eq!(message, "stream_options needs stream=true");
+        assert_eq!(complaint(r#"{"model":"m","model":"n"}"#).0, "model stands there twice");
+        for text in ["", "[]", "{", "{\"model\":\"m\"}x", "nul"] {
+            assert!(complaint(text).0.starts_with("the body is no JSON object"), "{text}");
+        }
+        let deep = format!(r#"{{"model":"m","x":{}1{}}}"#, "[".repeat(300), "]".repeat(300));
+        assert!(complaint(&deep).0.contains("256 nested"), "{}", complaint(&deep).0);
+    }
+
+    #[test]
+    fn nobody_chooses_where_it_goes() {
+        for name in OURS {
+            let (message, param) = complaint(&format!(r#"{{"model":"m","{name}":"x"}}"#));
+            assert_eq!(param.as_deref(), Some(name), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_body_of_very_many_fields_is_refused() {
+        let fields: Vec<_> = (0..100_000).map(|number| format!(r#""x{number}":0"#)).collect();
+        assert!(complaint(&format!(r#"{{"model":"m",{}}}"#, fields.join(","))).0.contains("more than 128 fields"));
+    }
 }

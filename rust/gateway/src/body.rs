@@ -14,11 +14,13 @@ use penstock_core::error::{Class, Error};
 use penstock_core::policy::pool::Outcome;
 use penstock_core::stream::{Part, Sink};
 use penstock_core::usage::Usage;
-use penstock_core::write::ChatWriter;
+use penstock_core::write::Writer;
+use tokio::runtime::Handle;
 use tokio::time::{Instant as Moment, Sleep, sleep};
 
 use crate::account::{Account, Ending, Leased};
 use crate::ask::Operation;
+use crate::metrics::Open;
 use crate::problem::{Problem, of_network};
 use crate::state::{Deployment, Shared};
 use crate::tables::{OnDisconnect, Settings};
@@ -27,6 +29,9 @@ use crate::upstream::{Upstream, duration};
 /// For the end of the body after the stream has said that it is over: with it the connection can be used again, without
 /// it a slow server would hold up a client that has everything.
 const TAIL: Duration = Duration::from_millis(250);
+
+/// Between two looks of a stream without a client whether the proxy ends.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What stands for a word from the upstream while there is none: a comment, which readers of events pass over.
 const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
@@ -65,24 +70,20 @@ impl Body for Reply {
     }
 }
 
-/// The language that a client is answered in.
+/// Where the chunks of an upstream go.
 #[derive(Debug)]
-pub(crate) enum Writer {
-    Chat(ChatWriter),
-    /// The upstream's own bytes.
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one")]
+pub(crate) enum Out {
+    /// Written in the client's language.
+    Written(Writer),
+    /// Nowhere: the client speaks the upstream's own language, and gets its bytes.
     Same(Vec<u8>),
 }
 
-impl Writer {
-    /// In the client's language, under the name by which it asked for the model.
-    pub(crate) fn new(operation: Operation, model: &str) -> Self {
-        let _ = operation;
-        Self::Chat(ChatWriter::new(Some(model.to_owned())))
-    }
-
+impl Out {
     fn feed(&mut self, decoder: &mut Decoder, data: &[u8], chunks: &mut u64) -> Result<(), Error> {
         match self {
-            Self::Chat(writer) => decoder.feed(data, &mut Counted { sink: writer, chunks }),
+            Self::Written(writer) => decoder.feed(data, &mut Counted { sink: writer, chunks }),
             Self::Same(out) => {
                 out.extend_from_slice(data);
                 decoder.feed(data, &mut Counted { sink: &mut Nowhere, chunks })
@@ -92,35 +93,37 @@ impl Writer {
 
     fn finish(&mut self, decoder: &mut Decoder, chunks: &mut u64) -> Result<(), Error> {
         match self {
-            Self::Chat(writer) => decoder.finish(&mut Counted { sink: writer, chunks }),
+            Self::Written(writer) => decoder.finish(&mut Counted { sink: writer, chunks }),
             Self::Same(_) => decoder.finish(&mut Counted { sink: &mut Nowhere, chunks }),
         }
     }
 
-    pub(crate) fn done(&mut self) {
-        match self {
-            Self::Chat(writer) => writer.done(),
-            Self::Same(_) => {}
+    /// The stream is whole.
+    fn done(&mut self) {
+        if let Self::Written(writer) = self {
+            writer.done();
         }
     }
 
-    pub(crate) fn error(&mut self, error: &Error) {
+    /// It is not. An error of the upstream's own has gone out already where its bytes do.
+    fn error(&mut self, error: &Error, operation: Operation) {
         match self {
-            Self::Chat(writer) => writer.error(error),
-            Self::Same(_) => {}
+            Self::Written(writer) => writer.error(error),
+            Self::Same(_) if error.details.body.starts_with(b"{") => {}
+            Self::Same(out) => out.extend_from_slice(&error_event(operation, error)),
         }
     }
 
     fn is_empty(&self) -> bool {
         match self {
-            Self::Chat(writer) => writer.is_empty(),
+            Self::Written(writer) => writer.is_empty(),
             Self::Same(out) => out.is_empty(),
         }
     }
 
     fn take(&mut self) -> Bytes {
         match self {
-            Self::Chat(writer) => writer.take().into(),
+            Self::Written(writer) => writer.take().into(),
             Self::Same(out) => std::mem::take(out).into(),
         }
     }
@@ -156,7 +159,8 @@ impl<S: Sink> Sink for Counted<'_, S> {
 pub(crate) struct Flow {
     upstream: Option<Upstream>,
     decoder: Decoder,
-    writer: Writer,
+    writer: Out,
+    operation: Operation,
     /// What a whole response said of its usage, which came in place of a stream.
     usage: Option<Usage>,
     leased: Option<Leased>,
@@ -168,11 +172,18 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    pub(crate) fn new(upstream: Upstream, decoder: Decoder, writer: Writer, deployment: Arc<Deployment>) -> Self {
+    pub(crate) fn new(
+        upstream: Upstream,
+        decoder: Decoder,
+        writer: Out,
+        operation: Operation,
+        deployment: Arc<Deployment>,
+    ) -> Self {
         Self {
             upstream: Some(upstream),
             decoder,
             writer,
+            operation,
             usage: None,
             leased: None,
             account: None,
@@ -224,10 +235,10 @@ impl Flow {
         }
         self.upstream = None;
         self.usage = match &mut self.writer {
-            Writer::Chat(writer) => {
+            Out::Written(writer) => {
                 decode_document(self.deployment.family, options, &body, &mut Counted { sink: writer, chunks })?
             }
-            Writer::Same(_) => {
+            Out::Same(_) => {
                 return Err(Error::new(Class::ResponseValidation, "the server did not stream, though it was asked to"));
             }
         };
@@ -315,8 +326,11 @@ impl Flow {
 
     /// The client is told, and nothing follows.
     pub(crate) fn fail(&mut self, error: &Error) {
+        if self.account.is_none() {
+            return; // it was over already
+        }
         self.upstream = None;
-        self.writer.error(error);
+        self.writer.error(error, self.operation);
         self.settle(Ending::Cut, Some(error));
     }
 
@@ -336,9 +350,15 @@ impl Flow {
 
     /// Reads on to the usage without a client.
     async fn drain(mut self: Box<Self>) {
-        let limit = sleep(self.drain);
-        let mut limit = std::pin::pin!(limit);
+        let mut limit = std::pin::pin!(sleep(self.drain));
+        let mut look = std::pin::pin!(sleep(LOOK));
         std::future::poll_fn(|context| {
+            while look.as_mut().poll(context).is_ready() {
+                if self.account.as_ref().is_some_and(|account| account.shared.cutting.load(Ordering::Acquire)) {
+                    return Poll::Ready(());
+                }
+                look.as_mut().reset(Moment::now() + LOOK);
+            }
             if limit.as_mut().poll(context).is_ready() {
                 return Poll::Ready(());
             }
@@ -378,6 +398,8 @@ pub(crate) type Pending = Pin<Box<dyn Future<Output = Result<Box<Flow>, (Option<
 /// A stream as the client has it.
 pub(crate) struct Streamed {
     shared: Arc<Shared>,
+    /// Counts it.
+    _open: Open,
     stage: Stage,
     /// How long there may be none, and a timer that rings then or before.
     silence: Option<(Duration, Pin<Box<Sleep>>)>,
@@ -410,6 +432,7 @@ impl Streamed {
     ) -> Self {
         let silence = duration(silence).filter(|silence| !silence.is_zero());
         Self {
+            _open: Open::new(Arc::clone(&shared)),
             shared,
             stage: begun.map_or_else(Stage::Pending, Stage::Flowing),
             silence: silence.map(|silence| (silence, Box::pin(sleep(silence)))),
@@ -495,16 +518,16 @@ impl Drop for Streamed {
         if let Stage::Flowing(flow) = std::mem::replace(&mut self.stage, Stage::Over)
             && flow.on_disconnect == OnDisconnect::Drain
             && flow.account.is_some()
+            && let Ok(runtime) = Handle::try_current()
         {
-            tokio::spawn(flow.drain());
+            runtime.spawn(flow.drain());
         }
     }
 }
 
-/// An error as the last event of a stream.
+/// An error as the only event of a stream.
 pub(crate) fn error_event(operation: Operation, error: &Error) -> Bytes {
-    let _ = operation;
-    let mut writer = ChatWriter::new(None);
+    let mut writer = operation.writer(None);
     writer.error(error);
     writer.take().into()
 }

@@ -61,6 +61,10 @@ impl Gateway {
         let tls = tls.map(acceptor).transpose()?;
         let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
         let listener = TcpListener::bind(addresses.as_slice())?;
+        if let Some(commons) = &self.shared.state.load().commons {
+            commons.start(&self.shared)?;
+            commons.wait();
+        }
         let started = Workers::start(&self.shared, &listener, threads, tls.as_ref())?;
         let port = started.address.port();
         *workers = Some(started);
@@ -70,7 +74,13 @@ impl Gateway {
     /// Other tables from now on, whole or not at all. What is under way keeps the old ones.
     pub fn reload(&self, tables: &[u8]) -> Result<(), String> {
         let before = self.shared.state.load_full();
-        self.shared.state.store(Arc::new(State::new(read(tables)?, Some(&before))?));
+        let state = Arc::new(State::new(read(tables)?, Some(&before))?);
+        // Before there are workers nobody asks; `listen` connects then.
+        if let Some(commons) = state.commons.as_ref().filter(|_| self.workers().is_some()) {
+            commons.start(&self.shared).map_err(|error| format!("redis: {error}"))?;
+            commons.wait();
+        }
+        self.shared.state.store(state);
         Ok(())
     }
 
@@ -138,6 +148,10 @@ impl Gateway {
         let workers = self.workers().take();
         if let Some(workers) = workers {
             workers.join();
+        }
+        // After the last request: it is settled too.
+        if let Some(commons) = &self.shared.state.load().commons {
+            commons.close();
         }
     }
 }

@@ -87,6 +87,11 @@ impl Ledger {
         self.some.notify_one();
     }
 
+    /// How many nobody has taken yet.
+    pub(crate) fn waiting(&self) -> usize {
+        self.rows().len()
+    }
+
     /// Up to so many rows, each as one JSON object; waits so long for the first.
     pub fn take(&self, most: usize, wait: Duration) -> Vec<Vec<u8>> {
         let until = Instant::now() + wait;

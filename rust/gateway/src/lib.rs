@@ -6,7 +6,7 @@
 //! waits for either.
 //!
 //! A request's way: [`serve`] takes it from the socket, [`route`] says what it is, [`ask`] reads what it asks for,
-//! [`keys`] whether it may, [`pursuit`] gets it an answer, [`body`] hands that out chunk by chunk, and [`account`] puts
+//! [`keys`] whether it may ([`gate`] and [`commons`] where other nodes have a say in it), [`pursuit`] gets it an answer, [`body`] hands that out chunk by chunk, and [`account`] puts
 //! down what it came to, once, however it ends.
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking"))]
@@ -14,15 +14,19 @@
 mod account;
 mod ask;
 mod body;
+mod commons;
+mod gate;
 pub mod gateway;
 mod keys;
 pub mod ledger;
 mod metrics;
+mod page;
 pub mod planner;
 mod problem;
 mod pursuit;
 mod route;
 mod serve;
 pub mod state;
+mod summary;
 pub mod tables;
 mod upstream;

@@ -55,8 +55,8 @@ pub(crate) enum Outcome {
 /// What is asked.
 #[derive(Clone, Debug)]
 pub enum Task {
-    /// A plan for a request to this deployment.
-    Plan { deployment: String, operation: &'static str, model: String },
+    /// A plan for a request to this deployment; `id` is the request's.
+    Plan { id: String, deployment: String, operation: &'static str, model: String },
     /// A reply to a request for this path.
     Admin { method: String, path: String, query: String },
 }
@@ -117,6 +117,11 @@ impl Planner {
         }
         self.some.notify_one();
         answered.await.ok()
+    }
+
+    /// How many nobody has taken yet.
+    pub(crate) fn waiting(&self) -> usize {
+        self.jobs().waiting.len()
     }
 
     /// The next job; waits so long for one.

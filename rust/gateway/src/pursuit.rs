@@ -2,6 +2,7 @@
 //! answers. The rules are core's; here they meet sockets.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use tokio::time::sleep;
 
 use crate::account::{Account, Ending, Leased};
 use crate::ask::{Ask, Operation};
-use crate::body::{Flow, Writer};
+use crate::body::{Flow, Out};
 use crate::keys::Caller;
 use crate::planner::{self, Plan, Task};
 use crate::problem::{Problem, of_network};
@@ -80,19 +81,21 @@ pub(crate) struct Pursuit {
 struct Failed {
     problem: Problem,
     advice: Option<bool>,
-    /// Nothing was sent: the request is at fault, whoever is asked.
-    unsent: bool,
+    /// The request is at fault, whoever is asked.
+    hopeless: bool,
 }
 
 impl From<Problem> for Failed {
+    /// Nothing was sent: by our limits, or because there are no words for it.
     fn from(problem: Problem) -> Self {
-        Self { problem, advice: None, unsent: true }
+        let class = problem.error.class;
+        Self { problem, advice: None, hopeless: !class.retryable() && !class.barring() }
     }
 }
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        Self { problem: error.into(), advice: None, unsent: false }
+        Self { problem: error.into(), advice: None, hopeless: false }
     }
 }
 
@@ -129,7 +132,7 @@ impl Pursuit {
             let failure = Failure::of(&failed.problem.error, failed.advice);
             let table = &group.table;
             let following = match failed.problem.error.class {
-                _ if failed.unsent && failed.problem.error.details.code.as_deref() != Some(LIMITED) => &[][..],
+                _ if failed.hopeless => &[][..],
                 Class::ContentPolicyViolation => &table.content_policy_fallbacks,
                 Class::ContextWindowExceeded if !table.context_window_fallbacks.is_empty() => {
                     &table.context_window_fallbacks
@@ -184,7 +187,7 @@ impl Pursuit {
     fn pause(&self, failed: &Failed, retries: usize, group: &Group) -> Option<Option<f64>> {
         let failure = Failure::of(&failed.problem.error, failed.advice);
         let retries = u32::try_from(retries).unwrap_or(u32::MAX);
-        if failed.unsent || retries >= group.table.max_retries || !failure.elsewhere() {
+        if failed.hopeless || retries >= group.table.max_retries || !failure.elsewhere() {
             return None;
         }
         let pause = failure.pause(retries, group.table.max_retries, fastrand::f64(), FIRST_PAUSE);
@@ -219,9 +222,16 @@ impl Pursuit {
         };
         let model = deployment.model(&group.table, &self.ask.model).into_owned();
         let plan = self.plan(&deployment, &model).await?;
-        let (from, secrets) = (Instant::now(), secrets(&plan.headers));
+        let (mut from, secrets) = (Instant::now(), secrets(&plan.headers));
         let mut status = None;
-        let mut failed = match self.exchange(&deployment, plan, from, &mut status).await {
+        let mut given = self.exchange(&deployment, plan, from, &mut status).await;
+        if given.as_ref().is_err_and(|failed| refuses_stream_options(failed, &deployment)) {
+            // It is remembered, and the same is asked for without.
+            from = Instant::now();
+            let plan = self.plan(&deployment, &model).await?;
+            given = self.exchange(&deployment, plan, from, &mut status).await;
+        }
+        let mut failed = match given {
             Ok((given, mut told)) => {
                 told.headers.push(("x-penstock-deployment", deployment.table.id.clone()));
                 told.headers.push(("x-penstock-model", model.clone()));
@@ -283,21 +293,25 @@ impl Pursuit {
                 let message = format!("the deployment {} has no embeddings to pass on", deployment.table.id);
                 return Err(Problem::of_field("model", message));
             };
-            let body = self.ask.plain(model, &Plain::default(), self.operation).unwrap_or_default();
+            let body = self.ask.plain(model, &Plain::default(), self.operation, false).unwrap_or_default();
             return Ok(Plan::new(url.clone(), place.headers.clone(), body, family, dialect));
         }
         let own = match self.operation {
             Operation::Messages => family == Family::Anthropic,
             _ => family == Family::Chat,
         };
+        let asks = self.operation == Operation::Chat
+            && deployment.table.plain.as_ref().is_some_and(|plain| plain.stream_options)
+            && !deployment.tells_no_usage.load(Ordering::Relaxed);
         if own
             && let (Some(url), Some(plain)) = (&deployment.plain, &deployment.table.plain)
-            && let Some(body) = self.ask.plain(model, plain, self.operation)
+            && let Some(body) = self.ask.plain(model, plain, self.operation, asks)
         {
             let plan = Plan::new(url.clone(), plain.headers.clone(), body, family, dialect);
             return Ok(Plan { same: self.operation == Operation::Messages, ..plan });
         }
         let task = Task::Plan {
+            id: self.account.as_ref().map_or("", Account::id).to_owned(),
             deployment: deployment.table.id.clone(),
             operation: self.operation.name(),
             model: model.to_owned(),
@@ -354,19 +368,21 @@ impl Pursuit {
             let mut out = Vec::with_capacity(body.len());
             let model = Some(self.ask.model.as_str());
             let usage = decode_response(family, dialect, fallback, answer_tool, model, &body, &mut out)?;
-            return Ok((Given::Whole(if same { body } else { self.operation.response(out) }, usage), told));
+            return Ok((Given::Whole(if same { body } else { self.operation.response(out)? }, usage), told));
         }
         let options = Options {
             dialect,
-            include_usage: self.ask.include_usage,
+            // A message always tells it.
+            include_usage: self.ask.include_usage || self.operation == Operation::Messages,
             max_event_size: MAX_EVENT,
             keep: false,
             fallback,
             answer_tool,
         };
         let decoder = Decoder::new(family, options.clone());
-        let writer = if same { Writer::Same(Vec::new()) } else { Writer::new(self.operation, &self.ask.model) };
-        let mut flow = Box::new(Flow::new(upstream, decoder, writer, Arc::clone(deployment)));
+        let written = || Out::Written(self.operation.writer(Some(self.ask.model.clone())));
+        let writer = if same { Out::Same(Vec::new()) } else { written() };
+        let mut flow = Box::new(Flow::new(upstream, decoder, writer, self.operation, Arc::clone(deployment)));
         let mut chunks = 0;
         if !STREAMS.contains(&kind.as_str()) {
             let data = flow.read().await?.unwrap_or_default();
@@ -493,6 +509,15 @@ async fn refusal(upstream: &mut Upstream, head: &penstock_engine::head::Head) ->
         _ => None,
     };
     Failed { advice, ..error.into() }
+}
+
+/// Whether an upstream has refused to be asked for the usage of a stream, for the first time.
+fn refuses_stream_options(failed: &Failed, deployment: &Deployment) -> bool {
+    let Error { message, details, .. } = &failed.problem.error;
+    let named = |text: &[u8]| memchr::memmem::find(text, b"stream_options").is_some();
+    matches!(details.status, Some(400 | 422))
+        && (named(message.as_bytes()) || named(&details.body) || details.param.as_deref() == Some("stream_options"))
+        && !deployment.tells_no_usage.swap(true, Ordering::Relaxed)
 }
 
 /// Values of headers that nobody may read in an error: some servers repeat them.

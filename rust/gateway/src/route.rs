@@ -12,8 +12,11 @@ use penstock_core::error::Class;
 use crate::account::Account;
 use crate::ask::{Ask, Operation};
 use crate::body::{Pending, Reply, Streamed};
+use crate::gate;
 use crate::keys::Caller;
 use crate::ledger::Row;
+use crate::metrics;
+use crate::page::{self, Part};
 use crate::planner::{Outcome, Task};
 use crate::problem::Problem;
 use crate::pursuit::{Answer, Pursuit, Told, unknown};
@@ -52,24 +55,35 @@ async fn dispatch(
         return Ok(preflight());
     }
     let is_get = method == Method::GET || method == Method::HEAD;
+    if is_get && let Some(part) = page::part(&path) {
+        return Ok(of_page(part));
+    }
     match path.as_str() {
-        "" | "/health/liveliness" | "/health/liveness" | "/health/readiness" | "/health" | "/metrics" if !is_get => {
+        "" | "/health/liveliness" | "/health/liveness" | "/health/readiness" | "/health" | "/metrics" | "/live"
+            if !is_get =>
+        {
             Err(wrong_method(&path, "GET"))
         }
-        "" => Ok(page()),
         "/health/liveliness" | "/health/liveness" => Ok(json(StatusCode::OK, br#"{"status":"alive"}"#.to_vec())),
         "/health/readiness" => Ok(readiness(shared)),
         "/health" => {
             if !state.settings.public_health {
                 master(&caller(shared, state, request.headers())?)?;
             }
-            Ok(json(StatusCode::OK, shared.snapshot(state)))
+            Ok(json(StatusCode::OK, serde_json::Value::Object(shared.health(state)).to_string()))
         }
         "/live" => {
             master(&caller(shared, state, request.headers())?)?;
-            Ok(json(StatusCode::OK, shared.snapshot(state)))
+            let mut response = json(StatusCode::OK, shared.snapshot(state));
+            response.headers_mut().insert("cache-control", HeaderValue::from_static("no-store"));
+            Ok(response)
         }
-        "/metrics" => Ok(text(shared.metrics.render(shared, state))),
+        "/metrics" => {
+            if !state.settings.public_health {
+                master(&caller(shared, state, request.headers())?)?;
+            }
+            Ok(whole_reply(StatusCode::OK, shared.metrics.render(shared, state), metrics::CONTENT_TYPE))
+        }
         "/v1/models" | "/models" if is_get => {
             let caller = caller(shared, state, request.headers())?;
             Ok(models(state, &caller))
@@ -143,19 +157,11 @@ async fn ask(
     if request.method() != Method::POST {
         return Err(wrong_method(route, "POST"));
     }
-    if shared.draining.load(Ordering::Acquire) {
-        let message = "the proxy is being shut down";
-        return Err(Problem::new(Class::ServiceUnavailable, "draining", message).after(Some(1.0)));
-    }
-    let caller = caller(shared, state, request.headers())?;
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let row = Row { id: id.to_owned(), key: caller.id(), route, trace: header("traceparent"), ..Row::default() };
-    let Some(account) = Account::open(shared, state.settings.max_requests, row) else {
-        let message = "the proxy has too many requests under way";
-        return Err(Problem::new(Class::RateLimit, "overloaded", message).with_status(429).after(Some(1.0)));
-    };
+    let headers = request.headers();
+    let (caller, account) = let_in(shared, state, headers, id, route)
+        .inspect_err(|problem| shared.metrics.turned_away(problem.name(), shared.now()))?;
     let mut account = Some(account);
-    let tags = header("x-penstock-tags");
+    let tags = text_of(headers, "x-penstock-tags");
     let begun = begin(shared, state, request, operation, model, tags.as_deref(), &caller, &mut account).await;
     if let (Err(problem), Some(account)) = (&begun, &mut account) {
         account.refuse(problem);
@@ -205,6 +211,32 @@ async fn ask(
     Ok(response)
 }
 
+/// Whoever asks may, and there is room.
+fn let_in(
+    shared: &Arc<Shared>,
+    state: &State,
+    headers: &HeaderMap,
+    id: &str,
+    route: &'static str,
+) -> Result<(Caller, Account), Problem> {
+    if shared.draining.load(Ordering::Acquire) {
+        let message = "the proxy is being shut down";
+        return Err(Problem::new(Class::ServiceUnavailable, "draining", message).after(Some(1.0)));
+    }
+    let caller = caller(shared, state, headers)?;
+    let trace = text_of(headers, "traceparent");
+    let row = Row { id: id.to_owned(), key: caller.id(), route, trace, ..Row::default() };
+    let Some(account) = Account::open(shared, state.settings.max_requests, row) else {
+        let message = "the proxy has too many requests under way";
+        return Err(Problem::new(Class::RateLimit, "overloaded", message).with_status(429).after(Some(1.0)));
+    };
+    Ok((caller, account))
+}
+
+fn text_of(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
 /// Reads what is asked, and lets it in or not.
 #[expect(clippy::too_many_arguments, reason = "all of a request decides")]
 async fn begin(
@@ -229,7 +261,15 @@ async fn begin(
     }
     let _ = operation;
     if let Caller::Key(key) = caller {
-        let hold = key.take(ask.estimate().1, shared.now())?;
+        let tokens = ask.estimate().1;
+        let hold = match &state.commons {
+            None => key.take(tokens, shared.now())?,
+            Some(commons) => {
+                let id = account.as_ref().map_or("", Account::id);
+                // In a place of its own: where nothing is shared, no request is larger for it.
+                Box::pin(gate::enter(shared, commons, key, id, tokens)).await?
+            }
+        };
         if let Some(account) = account {
             account.hold(hold);
         }
@@ -339,12 +379,14 @@ fn readiness(shared: &Shared) -> Response<Reply> {
     json(StatusCode::OK, br#"{"status":"ready"}"#.to_vec())
 }
 
-fn page() -> Response<Reply> {
-    whole_reply(StatusCode::OK, "penstock\n", "text/plain; charset=utf-8")
-}
-
-fn text(body: String) -> Response<Reply> {
-    whole_reply(StatusCode::OK, body, "text/plain; version=0.0.4; charset=utf-8")
+/// A file of the live page, which loads nothing from elsewhere and may be shown in no other page.
+fn of_page(part: Part) -> Response<Reply> {
+    let mut response = whole_reply(StatusCode::OK, part.text, part.content_type);
+    let headers = response.headers_mut();
+    for (name, value) in page::HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Reply> {

@@ -18,6 +18,7 @@ use penstock_engine::proxy::Proxy;
 use penstock_engine::tls::{Authorities, Identity, Trust};
 use penstock_engine::url::Url;
 
+use crate::commons::Commons;
 use crate::keys::{Hash, Keys, hash_of};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -75,8 +76,16 @@ impl Shared {
         self.ledger.note(line);
     }
 
-    /// How things are, as JSON.
+    /// Everything that the live page shows, as JSON.
     pub(crate) fn snapshot(&self, state: &State) -> Vec<u8> {
+        let mut told = self.health(state);
+        told.append(&mut self.metrics.describe(self));
+        told.insert("master".to_owned(), state.master.is_some().into());
+        serde_json::Value::Object(told).to_string().into_bytes()
+    }
+
+    /// How the deployments are, and how much is under way.
+    pub(crate) fn health(&self, state: &State) -> serde_json::Map<String, serde_json::Value> {
         let now = self.now();
         let deployments: Vec<_> = state
             .groups()
@@ -104,9 +113,11 @@ impl Shared {
             })
             .collect();
         let busy = self.busy.load(std::sync::atomic::Ordering::Acquire);
-        serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "under_way": busy, "deployments": deployments })
-            .to_string()
-            .into_bytes()
+        let mut told = serde_json::Map::new();
+        told.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
+        told.insert("under_way".to_owned(), busy.into());
+        told.insert("deployments".to_owned(), deployments.into());
+        told
     }
 }
 
@@ -126,6 +137,8 @@ pub(crate) fn unix_seconds() -> i64 {
 pub(crate) struct State {
     pub(crate) settings: tables::Settings,
     pub(crate) master: Option<Hash>,
+    /// What is shared with other nodes.
+    pub(crate) commons: Option<Arc<Commons>>,
     groups: HashMap<String, Arc<Group>>,
     /// Those that stand for every name with a beginning; the longest first.
     open: Vec<(String, Arc<Group>)>,
@@ -149,6 +162,8 @@ pub(crate) struct Deployment {
     pub(crate) pool: Arc<Pool>,
     pub(crate) plain: Option<Url>,
     pub(crate) embeddings: Option<Url>,
+    /// It has refused to be asked for the usage of a stream.
+    pub(crate) tells_no_usage: AtomicBool,
 }
 
 impl State {
@@ -173,9 +188,15 @@ impl State {
                 return Err(format!("two deployments have the id {id}"));
             }
         }
+        let same = before.and_then(|state| state.commons.as_ref());
+        let commons = settings.redis.as_ref().map(|table| match same.filter(|commons| commons.table == *table) {
+            Some(commons) => Ok(Arc::clone(commons)),
+            None => Commons::new(table.clone()).map(Arc::new),
+        });
         let mut state = Self {
             settings,
             master,
+            commons: commons.transpose()?,
             groups: HashMap::new(),
             open: Vec::new(),
             aliases: aliases.into_iter().collect(),
@@ -270,7 +291,8 @@ impl Deployment {
         let url = |text: &str| Url::parse(text).map_err(|error| error.message);
         let plain = table.plain.as_ref().map(|plain| url(&plain.url)).transpose()?;
         let embeddings = table.embeddings.as_ref().map(|place| url(&place.url)).transpose()?;
-        Ok(Self { table, family, dialect, pool, plain, embeddings })
+        let tells_no_usage = AtomicBool::new(false);
+        Ok(Self { table, family, dialect, pool, plain, embeddings, tells_no_usage })
     }
 
     fn rules(&self) -> policy::Deployment {

@@ -1,6 +1,6 @@
 //! What there is to serve, as it is given: names resolved, keys looked up, defaults filled in by whoever writes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -90,8 +90,13 @@ pub struct Plain {
     pub headers: Vec<(String, String)>,
     /// Fields that the body gets where it does not have them.
     pub set: serde_json::Map<String, serde_json::Value>,
-    /// Fields with which a request has to be planned after all.
-    pub refuses: Vec<String>,
+    /// Fields that the upstream calls otherwise.
+    pub renames: BTreeMap<String, String>,
+    /// Fields that go on, beside those that are the gateway's to write; a request with another one has to be planned
+    /// after all. None: all of them.
+    pub takes: Option<BTreeSet<String>>,
+    /// Fields with which a request has to be planned.
+    pub refuses: BTreeSet<String>,
     /// Whether the upstream can be asked for the usage of a stream.
     pub stream_options: bool,
 }
@@ -238,6 +243,9 @@ pub struct Redis {
     /// What holds for budgets then.
     #[serde(default = "closed")]
     pub budgets_when_down: WhenDown,
+    /// Seconds after which the requests of a node that has died no longer count as under way.
+    #[serde(default = "thirty")]
+    pub lease: f64,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -279,6 +287,10 @@ fn two() -> u32 {
 #[expect(clippy::unnecessary_wraps, reason = "the default of an optional field")]
 fn three() -> Option<u32> {
     Some(3)
+}
+
+fn thirty() -> f64 {
+    30.0
 }
 
 fn five() -> f64 {

@@ -20,7 +20,7 @@ use crate::usage::{Combine, Counts, count_of};
 
 type Result<T> = std::result::Result<T, JsonError>;
 
-const CONTENT_BLOCKS: &str = "content_blocks";
+pub(crate) const CONTENT_BLOCKS: &str = "content_blocks";
 
 /// The reader of one stream.
 #[derive(Debug, Default)]
@@ -541,7 +541,7 @@ impl<'a> Ending<'a> {
     }
 }
 
-fn finish_reason(reason: &[u8]) -> FinishReason {
+pub(crate) fn finish_reason(reason: &[u8]) -> FinishReason {
     match reason {
         b"max_tokens" | b"model_context_window_exceeded" => FinishReason::Length,
         b"tool_use" => FinishReason::ToolCalls,

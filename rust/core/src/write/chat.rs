@@ -1,6 +1,6 @@
 //! OpenAI's Chat Completions stream: `data: ` and a chunk for each event, `data: [DONE]` at the end.
 
-use super::{Events, Places, error_body, push_str, push_text};
+use super::{Events, Places, error_body, push_str, quoted};
 use crate::chunk::{Choice, Chunk, Delta, Extra, Field, FinishReason, Function, Head, Text, ToolCall};
 use crate::error::Error;
 use crate::json::{Object, Str, write_json};
@@ -69,8 +69,8 @@ impl Sink for ChatWriter {
         let mut places = Places::default();
         out.extend_from_slice(&self.opening);
         let mut object = Object::resume(out);
-        field(&mut object, "service_tier", service_tier, |text, out| quoted(*text, out));
-        field(&mut object, "system_fingerprint", system_fingerprint, |text, out| quoted(*text, out));
+        field(&mut object, "service_tier", service_tier, |text, out| plain(*text, out));
+        field(&mut object, "system_fingerprint", system_fingerprint, |text, out| plain(*text, out));
         object.list("choices", choices, |choice, out| write_choice(choice, &mut places, out));
         field(&mut object, "usage", usage, |usage, out| usage.write(out));
         // Who answered in truth is not for those who know the model by another name.
@@ -101,13 +101,13 @@ fn write_delta(delta: &Delta<'_>, places: &mut Places, out: &mut Vec<u8>) {
         delta;
     let mut object = Object::begin(out);
     if let Some(role) = role {
-        quoted(*role, object.key("role"));
+        plain(*role, object.key("role"));
     }
-    field(&mut object, "content", content, |text, out| places.content = Some(text_of(text, out)));
+    field(&mut object, "content", content, |text, out| places.content = Some(quoted(text, out)));
     field(&mut object, "reasoning_content", reasoning_content, |text, out| {
-        places.reasoning = Some(text_of(text, out));
+        places.reasoning = Some(quoted(text, out));
     });
-    field(&mut object, "refusal", refusal, |text, out| _ = text_of(text, out));
+    field(&mut object, "refusal", refusal, |text, out| _ = quoted(text, out));
     if !tool_calls.is_empty() {
         object.list("tool_calls", tool_calls, |call, out| write_call(call, places, out));
     }
@@ -129,10 +129,10 @@ fn write_call(call: &ToolCall<'_>, places: &mut Places, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
     object.number("index", index.unwrap_or(0));
     if let Some(id) = id {
-        text_of(id, object.key("id"));
+        quoted(id, object.key("id"));
     }
     if let Some(kind) = kind {
-        quoted(*kind, object.key("type"));
+        plain(*kind, object.key("type"));
     }
     // A custom tool has its own object, among the extras.
     if *function != Function::default() {
@@ -146,10 +146,10 @@ fn write_function(function: &Function<'_>, places: &mut Places, out: &mut Vec<u8
     let Function { name, arguments } = function;
     let mut object = Object::begin(out);
     if let Some(name) = name {
-        quoted(*name, object.key("name"));
+        plain(*name, object.key("name"));
     }
     if let Some(arguments) = arguments {
-        places.arguments = Some(text_of(arguments, object.key("arguments")));
+        places.arguments = Some(quoted(arguments, object.key("arguments")));
     }
     object.end();
 }
@@ -168,18 +168,8 @@ fn extras<'e>(object: &mut Object<'_>, extras: impl IntoIterator<Item = &'e Extr
     }
 }
 
-fn quoted(text: Str<'_>, out: &mut Vec<u8>) {
+fn plain(text: Str<'_>, out: &mut Vec<u8>) {
     out.push(b'"');
     push_str(out, text);
     out.push(b'"');
-}
-
-/// Says where it stands, between its quotes.
-fn text_of(text: &Text<'_>, out: &mut Vec<u8>) -> std::ops::Range<usize> {
-    out.push(b'"');
-    let start = out.len();
-    push_text(out, text);
-    let end = out.len();
-    out.push(b'"');
-    start..end
 }

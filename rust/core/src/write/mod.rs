@@ -5,15 +5,66 @@
 //! before the text, the text as the provider wrote it, still escaped, and what was after it.
 
 mod chat;
+mod messages;
 
 use std::ops::Range;
 
 pub use chat::ChatWriter;
+pub use messages::{MessagesWriter, messages_error, messages_response};
 
-use crate::chunk::Text;
+use crate::chunk::{Chunk, Text};
 use crate::error::{Class, Error};
 use crate::json::{Object, Str, escape};
-use crate::stream::Part;
+use crate::stream::{Part, Sink};
+
+/// A stream in the dialect that its client speaks.
+#[derive(Debug)]
+pub enum Writer {
+    Chat(ChatWriter),
+    Messages(MessagesWriter),
+}
+
+macro_rules! each {
+    ($writer:expr, $inner:ident => $call:expr) => {
+        match $writer {
+            Writer::Chat($inner) => $call,
+            Writer::Messages($inner) => $call,
+        }
+    };
+}
+
+impl Writer {
+    /// What was written and not yet taken.
+    pub fn take(&mut self) -> Vec<u8> {
+        each!(self, writer => writer.take())
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        each!(self, writer => writer.is_empty())
+    }
+
+    /// The end of a stream that is whole: to be told once, after the last chunk.
+    pub fn done(&mut self) {
+        each!(self, writer => writer.done());
+    }
+
+    /// The end of a stream that failed.
+    pub fn error(&mut self, error: &Error) {
+        each!(self, writer => writer.error(error));
+    }
+}
+
+impl Sink for Writer {
+    fn chunk(&mut self, chunk: &Chunk<'_>) {
+        each!(self, writer => writer.chunk(chunk));
+    }
+
+    #[inline]
+    fn again(&mut self, part: Part, text: &Text<'_>) {
+        each!(self, writer => writer.again(part, text));
+    }
+}
 
 /// Appends OpenAI's JSON document for an error. What the provider calls it stays; what it does not say, OpenAI's names
 /// for the class stand in for.
@@ -78,6 +129,14 @@ struct Places {
 }
 
 impl Places {
+    fn get(&self, part: Part) -> Option<&Range<usize>> {
+        match part {
+            Part::Content => self.content.as_ref(),
+            Part::Reasoning => self.reasoning.as_ref(),
+            Part::Arguments => self.arguments.as_ref(),
+        }
+    }
+
     fn of(&mut self, part: Part) -> &mut Option<Range<usize>> {
         match part {
             Part::Content => &mut self.content,
@@ -121,16 +180,40 @@ impl Events {
         self.last.extend_from_slice(self.out.get(start..).unwrap_or_default());
     }
 
+    /// An event of a name that is its `type` as well.
+    fn event(&mut self, name: &'static str, write: impl FnOnce(&mut Object<'_>)) {
+        let out = self.out();
+        for piece in ["event: ", name, "\ndata: "] {
+            out.extend_from_slice(piece.as_bytes());
+        }
+        let mut event = Object::begin(out);
+        event.text("type", name);
+        write(&mut event);
+        event.end();
+        out.extend_from_slice(b"\n\n");
+    }
+
+    /// Nothing of what was written is to be written again.
+    fn forget(&mut self) {
+        self.places = Places::default();
+    }
+
+    /// Whether the last event that may be written again has a text of this kind.
+    #[inline]
+    fn has(&self, part: Part) -> bool {
+        self.places.get(part).is_some()
+    }
+
     /// Writes the last event with another text.
     #[inline]
     fn again(&mut self, part: Part, text: &Text<'_>) {
-        let Some(place) = self.places.of(part).clone() else {
-            debug_assert!(false, "the last event has a text of this kind");
-            return;
-        };
         self.out();
-        let Self { out, last, .. } = self;
-        if let (Some(before), Some(after)) = (last.get(..place.start), last.get(place.end..)) {
+        let Self { out, last, places, .. } = self;
+        let place = places.get(part);
+        debug_assert!(place.is_some(), "the last event has a text of this kind");
+        if let Some(place) = place
+            && let (Some(before), Some(after)) = (last.get(..place.start), last.get(place.end..))
+        {
             out.extend_from_slice(before);
             push_text(out, text);
             out.extend_from_slice(after);
@@ -154,4 +237,14 @@ fn push_str(out: &mut Vec<u8>, text: Str<'_>) {
     } else {
         escape(out, &text.decode());
     }
+}
+
+/// Appends a text as a JSON string, and says where it stands between the quotes.
+fn quoted(text: &Text<'_>, out: &mut Vec<u8>) -> Range<usize> {
+    out.push(b'"');
+    let start = out.len();
+    push_text(out, text);
+    let end = out.len();
+    out.push(b'"');
+    start..end
 }

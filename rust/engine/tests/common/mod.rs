@@ -186,12 +186,19 @@ pub(crate) fn transfer(pool: &Arc<Pool>, url: &str, body: &[u8]) -> Transfer {
     transfer
 }
 
+fn rest(transfer: &Transfer) {
+    match transfer.wait() {
+        Err(error) if error.kind() != ErrorKind::Interrupted => panic!("{error}"),
+        _ => {}
+    }
+}
+
 /// Drives up to the head: the status.
 pub(crate) fn answered(transfer: &mut Transfer) -> Result<u16, Error> {
     loop {
         match transfer.advance(Instant::now())? {
             Step::Answered => return Ok(transfer.head().unwrap().status),
-            Step::Wait => _ = wait::wait(&transfer.wants(), transfer.deadline()).unwrap(),
+            Step::Wait => rest(transfer),
             Step::Resolve(host, port) => {
                 let addresses = (host.as_str(), port).to_socket_addrs().unwrap();
                 transfer.resolved(addresses.filter(SocketAddr::is_ipv4).collect(), Instant::now());
@@ -208,7 +215,7 @@ pub(crate) fn body(transfer: &mut Transfer) -> (Vec<u8>, Result<(), Error>) {
             Ok(Body::Data(data)) => whole.extend_from_slice(data),
             Ok(Body::End) => return (whole, Ok(())),
             Err(error) => return (whole, Err(error)),
-            Ok(Body::Wait) => _ = wait::wait(&transfer.wants(), transfer.deadline()).unwrap(),
+            Ok(Body::Wait) => rest(transfer),
         }
     }
 }

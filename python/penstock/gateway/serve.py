@@ -1,0 +1,416 @@
+"""The gateway's process: the config, the native module, the threads that do for it what Python has to, and signals.
+
+SIGTERM and SIGINT drain: no new requests, those under way end or are cut after drain_seconds, and every row of spend is
+written. A second one cuts at once. SIGHUP reads the config anew.
+"""
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TextIO
+
+from .compile import Compiled, tables_of
+from .config import Config, Problem, of_models, read
+from .planner import Planner
+from .telling import Telling
+
+if TYPE_CHECKING:
+    from .._native import Gateway
+    from .ledger import Observer
+
+log = logging.getLogger("penstock.gateway")
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+FLUSH = 10.0
+"""Seconds that the last rows have to get into the database; after that they wait on the disk for the next start."""
+
+LOOK = 0.5
+"""Seconds between two looks of the planner's thread for the end."""
+
+
+class RefusedError(Exception):
+    """Why the gateway does not start, and what to do about it."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.advice = advice
+
+
+class ConfigError(ValueError):
+    """A config with errors. The message names all of them."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says.
+
+    config, models: a file, or models without one. host: where to listen; None is everywhere with a master key, and
+    this machine alone without. workers: threads that serve. cert: certificate chain and key, as files.
+    """
+
+    config: str | None = None
+    models: tuple[str, ...] = ()
+    host: str | None = None
+    port: int = 4000
+    workers: int | None = None
+    cert: tuple[str, str] | None = None
+    allow_unauthenticated: bool = False
+
+
+def load(options: Options) -> tuple[Config, Compiled]:
+    """The config that the options name, ready for use; its warnings are among its problems.
+
+    Raises:
+        ConfigError: it has errors.
+    """
+    config = of_models(options.models) if options.config is None else read(options.config)
+    compiled = tables_of(config, allow_unauthenticated=options.allow_unauthenticated)
+    if compiled is None:
+        raise ConfigError(config.problems)
+    return config, compiled
+
+
+def address(options: Options, compiled: Compiled) -> str:
+    """Where to listen.
+
+    Raises:
+        RefusedError: others could ask there, without a key.
+    """
+    keyed = compiled.settings["master_key"] is not None
+    if options.host is None:
+        return "0.0.0.0" if keyed else LOOPBACK[0]  # noqa: S104  that is what a master key is for
+    if not keyed and options.host not in LOOPBACK and not options.allow_unauthenticated:
+        raise RefusedError(
+            f"on {options.host} everybody who reaches it could spend your money: there is no master key",
+            "Set general_settings.master_key or PENSTOCK_MASTER_KEY (`penstock keys secret` makes one), "
+            "or say --allow-unauthenticated.",
+        )
+    return options.host
+
+
+def run(options: Options, out: TextIO = sys.stderr) -> int:
+    """Serves until a signal ends it. Returns the exit status.
+
+    Raises:
+        ConfigError: the config has errors.
+        RefusedError: anything else that keeps it from starting.
+    """
+    config, compiled = load(options)
+    host = address(options, compiled)
+    out.writelines(f"{problem}\n" for problem in config.problems)
+    _log_to(out, compiled.settings["log_format"])
+    _raise_limit()
+    signals: SimpleQueue[int] = SimpleQueue()
+    with ExitStack() as stack:
+        # First in and last out: whoever is impatient does not keep the last rows from being written.
+        before = {number: signal.signal(number, lambda got, _: signals.put(got)) for number in _signals()}
+        stack.callback(lambda: [signal.signal(number, handler) for number, handler in before.items()])
+        gateway = _gateway(compiled)
+        stack.callback(gateway.close)
+        server = stack.enter_context(_serving(options, compiled, gateway, host))
+        port = _listen(gateway, options, host)
+        out.write(banner(options, compiled, host, port))
+        out.flush()
+        _attend(gateway, server, signals, out)
+    return 0
+
+
+def _signals() -> list[signal.Signals]:
+    return [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+
+def _attend(gateway: "Gateway", server: "Server", signals: "SimpleQueue[int]", out: TextIO) -> None:
+    """Waits for signals, and for the end."""
+    draining: threading.Thread | None = None
+    over = 0
+    while True:
+        got = signals.get()
+        if got == over:
+            return
+        if hasattr(signal, "SIGHUP") and got == signal.SIGHUP:
+            with suppress(ConfigError):  # it has been logged
+                server.reload()
+            continue
+        if draining is not None:
+            out.write("penstock: at once\n")
+            gateway.drain(0.0)
+            return
+        seconds = server.compiled.settings["drain_seconds"]
+        out.write(f"penstock: no new requests; {seconds:g} s for those under way, another signal ends them at once\n")
+        out.flush()
+
+        def drain(seconds: float = seconds) -> None:
+            left = gateway.drain(seconds)
+            if left:
+                log.warning("%d requests were cut", left)
+            signals.put(over)
+
+        draining = threading.Thread(target=drain, name="penstock-drain", daemon=True)
+        draining.start()
+
+
+# What is around the native module
+
+
+class Server:
+    """What serves: the native gateway, who plans for it, and the config that both work by."""
+
+    def __init__(self, options: Options, compiled: Compiled, gateway: "Gateway", host: str) -> None:
+        self.options = options
+        self.compiled = compiled
+        self.host = host
+        self.gateway = gateway
+        self.telling = Telling(compiled.hooks)
+        self.planner = Planner(compiled.deployments, self.telling if compiled.hooks else None)
+        self.admin: Any = None
+        self._reloading = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="penstock-planner", daemon=True)
+
+    def start(self) -> None:
+        """Begins to answer jobs."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answers no more jobs."""
+        self._closing.set()
+        self._thread.join()
+        self.planner.close()
+
+    def _work(self) -> None:
+        while not self._closing.is_set():
+            job = self.gateway.next_job(LOOK)
+            if job is None:
+                continue
+            try:
+                if job.kind == "plan":
+                    self.planner.plan(job)
+                else:
+                    self.admin.answer(job)
+            except Exception:
+                log.exception("a job could not be answered")
+
+    def reload(self) -> list[str]:
+        """Reads the config anew, and swaps it whole. Gives its warnings; what is wrong with it is logged.
+
+        Raises:
+            ConfigError: it has errors, and the old one stays.
+        """
+        with self._reloading:
+            try:
+                config, compiled = load(self.options)
+                self._swap(compiled)
+            except ConfigError as error:
+                log.error("the old config stays: %s", error)  # noqa: TRY400  the message is all there is
+                raise
+            warnings = [str(problem) for problem in config.problems]
+            now, then = self.compiled.settings, compiled.settings
+            warnings += [
+                f"general_settings.{name} has effect with the next start"
+                for name in ("database_url", "flush_seconds", "retention_days", "log_format", "otel")
+                if now[name] != then[name]
+            ]
+            self.compiled = compiled
+        for warning in warnings:
+            log.warning("%s", warning)
+        log.info("the config was read anew: %d deployments", len(compiled.deployments))
+        return warnings
+
+    def _swap(self, compiled: Compiled) -> None:
+        """Serves by these tables from now on."""
+        open_to_all = compiled.settings["master_key"] is None and not self.options.allow_unauthenticated
+        if open_to_all and self.host not in LOOPBACK:
+            raise ConfigError([Problem("error", str(self.options.config), "", "there is no master key any more")])
+        # The planner first: it still knows the deployments of before, and the native module never asks for others.
+        listener = self.telling if compiled.hooks else None
+        self.planner.reload(compiled.deployments, listener)
+        try:
+            self.gateway.reload(compiled.tables)
+        except ValueError as error:
+            self.planner.reload(self.compiled.deployments, listener)
+            raise ConfigError([Problem("error", str(self.options.config), "", str(error))]) from None
+        self.telling.reload(compiled.hooks)
+
+
+def _gateway(compiled: Compiled) -> "Gateway":
+    try:
+        from .._native import Gateway
+    except ImportError:
+        raise RefusedError("the gateway is not built for this system", "Run it on Linux or macOS.") from None
+    return Gateway(compiled.tables)
+
+
+@contextmanager
+def _serving(options: Options, compiled: Compiled, gateway: "Gateway", host: str) -> Iterator[Server]:
+    """The threads around the gateway: at the end they do what is left to do, in this order."""
+    try:
+        from .admin import Admin
+        from .keyring import Keyring
+        from .ledger import Ledger
+        from .observe import AccessLog, Spans, exporting
+        from .store import Store, StoreError
+    except ModuleNotFoundError as error:
+        raise RefusedError(
+            f"the gateway needs {error.name}, which is not installed.", 'pip install "penstock[proxy]"'
+        ) from None
+    with ExitStack() as stack:
+        url, spill = _database(options, compiled, stack)
+        try:
+            store = Store(url)
+            stack.callback(store.close)
+            keyring = Keyring(store, gateway)
+            keyring.sync()
+        except StoreError as error:
+            raise RefusedError(str(error), "Check general_settings.database_url, and that the database runs.") from None
+        server = Server(options, compiled, gateway, host)
+        settings = compiled.settings
+        requests = AccessLog(settings["log_format"], name_of=keyring.name_of)
+        observers: list[Observer] = [requests, server.telling, server.planner]
+        if settings["otel"]:
+            try:
+                spans = Spans(exporting())
+            except ModuleNotFoundError as error:
+                raise RefusedError(
+                    f"general_settings.otel needs {error.name}, which is not installed.",
+                    'pip install "penstock[otel]" opentelemetry-sdk opentelemetry-exporter-otlp-proto-http',
+                ) from None
+            stack.callback(spans.close)
+            observers.append(spans)
+        ledger = Ledger(
+            store,
+            gateway,
+            spill=spill,
+            keyring=keyring,
+            observers=observers,
+            flush_seconds=max(settings["flush_seconds"], 0.05),
+            retention_days=settings["retention_days"],
+        ).start()
+        stack.callback(ledger.close, FLUSH)
+        stack.callback(gateway.close)  # what it still has under way becomes rows
+        server.admin = Admin(store, gateway, server.reload, keyring=keyring)
+        stack.callback(server.admin.close)
+        server.start()
+        stack.callback(server.close)
+        yield server
+
+
+def _database(options: Options, compiled: Compiled, stack: ExitStack) -> tuple[str, Path]:
+    """The database, and what the files begin with that hold rows while it is away."""
+    from .store import DEFAULT
+
+    url = compiled.settings["database_url"]
+    if url is None and options.config is None:
+        # Models alone are for a moment: they leave nothing behind.
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-"))
+        return f"sqlite:///{folder}/penstock.db", Path(folder) / "penstock.spill"
+    url = url or DEFAULT
+    file = url.removeprefix("sqlite:///")
+    return url, Path("penstock.spill" if "://" in file else f"{file}.spill")
+
+
+def _listen(gateway: "Gateway", options: Options, host: str) -> int:
+    workers = options.workers or _processors()
+    try:
+        return gateway.listen(host, options.port, workers=workers, cert=options.cert)
+    except ValueError as error:
+        raise RefusedError(f"TLS: {error}", "--ssl-certfile and --ssl-keyfile are files of PEM.") from None
+    except OSError as error:
+        if options.cert is not None and isinstance(error, FileNotFoundError | PermissionError):
+            raise RefusedError(f"TLS: {error}", "--ssl-certfile and --ssl-keyfile are files of PEM.") from None
+        if isinstance(error, PermissionError):
+            advice = "Ports below 1024 are for root: --port 4000 is not."
+        else:
+            advice = f"--port chooses another one. `ss -ltnp sport = :{options.port}` tells who has it."
+        raise RefusedError(f"{host}:{options.port} cannot be had: {error}", advice) from None
+
+
+def _processors() -> int:
+    """Those that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _raise_limit() -> None:
+    """As many open files as this process may have: a stream is two."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+# What people see
+
+
+class _Json(logging.Formatter):
+    """A line of JSON, as those of the requests are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        import orjson
+
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S"),
+            "level": record.levelname.lower(),
+            "event": "log",
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return orjson.dumps(line).decode()
+
+
+def _log_to(out: TextIO, form: str) -> None:
+    handler = logging.StreamHandler(out)
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+    handler.setFormatter(_Json() if form == "json" else plain)
+    log.handlers = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def banner(options: Options, compiled: Compiled, host: str, port: int) -> str:
+    """What is served, where, for whom, and a line to try."""
+    from .._native import __version__
+
+    shown = f"[{host}]" if ":" in host else host
+    here = "localhost" if host in ("0.0.0.0", "::") else shown  # noqa: S104  only shown
+    scheme = "https" if options.cert is not None else "http"
+    names = list(dict.fromkeys(line.group for line in compiled.served))
+    keyed = compiled.settings["master_key"] is not None
+    who = (
+        "for whoever has a key"
+        if keyed
+        else "for EVERYBODY who reaches it, as --allow-unauthenticated says"
+        if host not in LOOPBACK
+        else "for this machine alone: there is no master key"
+    )
+    asked = next((name for name in names if not name.endswith("*")), names[0].replace("*", "..."))
+    body = (
+        f'{{"model": "{asked}", "messages": [{{"role": "user", "content": "Say hello."}}], '
+        '"stream": true, "stream_options": {"include_usage": true}}'
+    )
+    key = ' -H "Authorization: Bearer $PENSTOCK_MASTER_KEY"' if keyed else ""
+    listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return (
+        f"penstock {__version__} at {scheme}://{shown}:{port}, {who}\n"
+        f"  models  {listed}\n"
+        f"  live    {scheme}://{here}:{port}/\n"
+        f"  try     curl {scheme}://{here}:{port}/v1/chat/completions{key} -H 'content-type: application/json' \\\n"
+        f"            -d '{body}'\n"
+    )
