@@ -21,7 +21,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+<<<<<<< HEAD
 .PHONY: help demo test lint types rust-test pytest faults wheel develop fmt load bench bench-quick bench-engine bench-gateway callgrind report fuzz clean \
+=======
+.PHONY: help demo test lint types rust-test pytest wheel develop fmt load bench bench-quick bench-engine bench-gateway callgrind report fuzz memcheck clean \
+>>>>>>> http2
   check-python check-cargo
 
 help: ## this list
@@ -150,6 +154,9 @@ FUZZ_SECONDS ?= 60
 fuzz: | check-cargo ## every fuzz target for FUZZ_SECONDS (needs nightly and cargo-fuzz)
 	cd rust/core/fuzz && for target in $$(cargo fuzz list); do \
 	  cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+memcheck: $(TEST_VENV)/.ready ## streams of every kind under valgrind (needs valgrind; about three minutes)
+	$(TEST_PY) tests/memcheck/run.py
 
 clean: ## everything that was built, the environments too
 	rm -rf target dist $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
