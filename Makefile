@@ -21,12 +21,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-<<<<<<< HEAD
-.PHONY: help demo test lint types rust-test pytest faults wheel develop fmt load bench bench-quick bench-engine bench-gateway callgrind report fuzz clean \
-=======
-.PHONY: help demo test lint types rust-test pytest wheel develop fmt load bench bench-quick bench-engine bench-gateway callgrind report fuzz memcheck clean \
->>>>>>> http2
-  check-python check-cargo
+.PHONY: help demo test lint types rust-test pytest faults wheel develop fmt load bench bench-quick bench-engine bench-gateway \
+  callgrind report fuzz memcheck clean check-python check-cargo
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
