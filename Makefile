@@ -21,8 +21,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types rust-test pytest faults wheel develop fmt load bench bench-quick bench-engine bench-gateway callgrind report fuzz clean \
-  check-python check-cargo
+.PHONY: help demo test lint types rust-test pytest faults wheel develop fmt load bench bench-quick bench-engine bench-gateway \
+  callgrind report fuzz memcheck clean check-python check-cargo
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -150,6 +150,9 @@ FUZZ_SECONDS ?= 60
 fuzz: | check-cargo ## every fuzz target for FUZZ_SECONDS (needs nightly and cargo-fuzz)
 	cd rust/core/fuzz && for target in $$(cargo fuzz list); do \
 	  cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+memcheck: $(TEST_VENV)/.ready ## streams of every kind under valgrind (needs valgrind; about three minutes)
+	$(TEST_PY) tests/memcheck/run.py
 
 clean: ## everything that was built, the environments too
 	rm -rf target dist $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -24,6 +24,7 @@ from penstock.transport import AsyncHTTPTransport, HTTPTransport, Route, native
 
 pytest.importorskip("hypercorn", reason="external: no hypercorn to speak HTTP/2 with")
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="external: hypercorn takes no socket there")
 MESSAGES = [{"role": "user", "content": "Hello"}]
 SERVER = """
 import asyncio, json, socket, sys

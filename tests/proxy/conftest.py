@@ -174,6 +174,7 @@ class Proxy:
         self.file = folder / "config.yaml"
         self.log = folder / "stderr.log"
         self.database = folder / "penstock.db"
+        self.upstream_key = UPSTREAM_KEY
         self.master = "sk-" + secrets.token_urlsafe(32)
         self.port = free_port()
         self.scheme = "https" if certified else "http"

@@ -58,11 +58,13 @@ class Deployment:
     """What it takes to build a deployment's requests. Its repr shows no key.
 
     model: as `plan` takes it; where `open`, the client's name for it stands in the place of the `*` at its end.
-    options: what else `plan` takes. route: the way to its tokens. passes: fields of clients' that go as they are.
+    family: what its upstream speaks. options: what else `plan` takes. route: the way to its tokens. passes: fields of
+        clients' that go as they are.
     """
 
     id: str
     model: str
+    family: str
     open: str | None
     options: Mapping[str, Any] = field(repr=False)
     route: Route = field(repr=False)
@@ -296,6 +298,7 @@ def _compile(config: Config, entry: _Entry, *, hooks: bool) -> None:
     entry.deployment = Deployment(
         entry.id,
         entry.model,
+        call.provider.family,
         pattern if wild else None,
         options,
         Route(params.get("proxy"), params.get("verify", True), _hashable(params.get("cert"))),

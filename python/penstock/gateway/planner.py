@@ -150,7 +150,7 @@ class Planner:
         if job.operation == "messages":
             from .messages import chat_of
 
-            messages, given = chat_of(body)
+            messages, given = chat_of(body, deployment.family)
         else:
             messages = body.pop("messages", None)
             given = body
