@@ -201,7 +201,7 @@ def test_gauges_tell_what_is_under_way(proxy: Proxy) -> None:
         assert proxy.value("penstock_streams_open") == 1
         assert proxy.value("penstock_ledger_rows_waiting") == 0
     settled(proxy, 1)
-    assert proxy.value("penstock_requests_total", group="slow", outcome="left", status="4xx") == 1
+    assert proxy.value("penstock_requests_total", group="slow", outcome="left", status="2xx") == 1
     assert proxy.value("penstock_requests_under_way") == 0
     assert proxy.value("penstock_streams_open") == 0
     assert proxy.value("penstock_ledger_rows_waiting") == 1
