@@ -21,8 +21,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types rust-test pytest wheel develop fmt load bench bench-quick bench-engine bench-gateway callgrind report fuzz memcheck clean \
-  check-python check-cargo
+.PHONY: help demo test lint types rust-test pytest faults wheel develop fmt load bench bench-quick bench-engine bench-gateway \
+  callgrind report fuzz memcheck clean check-python check-cargo
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ rust-test: $(VENV)/.dev | check-cargo ## cargo test
 
 pytest: $(TEST_VENV)/.ready ## the Python tests, on the built wheel in an environment of its own
 	$(TEST_PY) -I -m pytest
+
+faults: $(TEST_VENV)/.ready ## docs/proxy-faults.md, from what the tests see
+	PENSTOCK_WRITE_DOCS=1 $(TEST_PY) -I -m pytest tests/proxy/test_faults.py -k "test_a_fault or test_the_table"
 
 wheel: $(WHEELS)/.built ## the wheel for this machine, in target/wheels
 	@ls -l $(WHEELS)/*.whl

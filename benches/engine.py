@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import re
+import statistics
 import sys
 import threading
 import time
@@ -104,6 +105,8 @@ class Cell:
 ANY = (BLOCKING, ASYNCIO, UVLOOP)
 LOOPS = (ASYNCIO, UVLOOP, EPOLL)
 RAW = "raw socket, bytes only"
+FLOORS = (RAW, "epoll, bytes only")
+"""Nothing that parses can keep up with the server better than one of these."""
 CELLS = {
     "burst": Cell("/plain/burst/2000/v1", ANY, times=3),
     "burst, padded chunks": Cell("/padded/burst/2000/v1", ANY, times=3),
@@ -240,6 +243,12 @@ def question_for(cell: Cell, subject: Subject, base: str, *, quick: bool) -> str
     return json.dumps({"base": base + cell.path, "at_once": at_once, "times": times, "stamped": cell.stamped})
 
 
+def kept_up(found: list[dict[str, Any]], floor: list[dict[str, Any]]) -> float:
+    """How many chunks per second, as a share of the floor's in the same round."""
+    shares = [own["rate"] / other["rate"] for own, other in zip(found, floor, strict=True)]
+    return float(statistics.median(shares))
+
+
 def cells_of(
     answers: dict[str, dict[str, list[dict[str, Any]]]], known: dict[str, Subject]
 ) -> dict[str, dict[str, Any]]:
@@ -254,10 +263,14 @@ def cells_of(
             anchor = rounds.get(CELLS[shape].anchor(known[name].world), [])
             if any("failed" in each for each in anchor):
                 anchor = []
+            floor = next((rounds[floor] for floor in FLOORS if floor in rounds), [])
+            if any("failed" in each for each in floor):
+                floor = []
             keys = [key for key in ("rate", "p50", "p99") if key in found[0]]
             cells[shape][name] = {
                 "cpu": measure.summary([each["cpu"] for each in found], [each["cpu"] for each in anchor]),
                 **{key: measure.summary([each[key] for each in found]) for key in keys},
+                **({"kept": kept_up(found, floor)} if floor else {}),
                 "memory": max(each["memory"] for each in found),
             }
     return cells
@@ -266,14 +279,24 @@ def cells_of(
 def rows(cells: dict[str, Any]) -> str:
     """A cell as a table."""
     stamped = any("p50" in cell for cell in cells.values())
-    head = ["", "median", "min", "max", "ratio", "chunks/s", "peak MiB", *(["p50 us", "p99 us"] if stamped else [])]
+    head = [
+        "",
+        "median",
+        "min",
+        "max",
+        "ratio",
+        "chunks/s",
+        "of the floor's",
+        "peak MiB",
+        *(["p50 us", "p99 us"] if stamped else []),
+    ]
     lines = []
     for name, cell in cells.items():
         if "failed" in cell:
             lines.append([name, cell["failed"], *[""] * (len(head) - 2)])
             continue
         figures = [cell["cpu"]["median"], cell["cpu"]["min"], cell["cpu"]["max"], cell["cpu"].get("share")]
-        figures += [cell["rate"]["median"], cell["memory"]]
+        figures += [cell["rate"]["median"], cell.get("kept"), cell["memory"]]
         figures += [cell[key]["median"] for key in ("p50", "p99") if key in cell]
         lines.append([name, *("" if figure is None else measure.figure(figure) for figure in figures)])
     return measure.table(head, lines)

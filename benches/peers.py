@@ -347,6 +347,7 @@ def epoll_bytes(base: str, streams: int, *, take: Take = chunks_in) -> Run:
 SYNC: dict[str, Callable[[str], Run]] = {
     "penstock": penstock,
     "penstock, text only": penstock_text,
+    "penstock over httpx": lambda base: penstock(base, transport="httpx"),
     "litellm": litellm,
     "openai": openai,
     "httpx-sse + json": httpx_sse,
@@ -356,6 +357,7 @@ SYNC: dict[str, Callable[[str], Run]] = {
 }
 ASYNC: dict[str, Callable[[str], AsyncRun]] = {
     "penstock, async": penstock_async,
+    "penstock over httpx, async": lambda base: penstock_async(base, transport="httpx"),
     "litellm, async": litellm_async,
     "any-llm, async": any_llm_async,
     "openai, async": openai_async,

@@ -63,6 +63,8 @@ class Defaults:
     def under(self, options: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
         """The options of a call, with these where it says nothing; those alone that are `known` to its kind."""
         filled = dict(options)
+        if self is _nothing:
+            return filled
         given = {ALIASES.get(name, name) for name, value in options.items() if value is not None}
         for item in fields(self):
             name, value = item.name, getattr(self, item.name)
@@ -73,7 +75,7 @@ class Defaults:
         return filled
 
 
-_process = Defaults()
+_process = _nothing = Defaults()
 _here: ContextVar[Defaults | None] = ContextVar("penstock_defaults", default=None)
 
 

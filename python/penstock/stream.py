@@ -763,13 +763,14 @@ async def _async_chunks(flow: Flow) -> AsyncGenerator[Any, None]:
                     if decoder.ended:
                         break
                     chunks = pull()
-                    if chunks is not None and type(chunks) is not list:
+                    if waited := chunks is not None and type(chunks) is not list:
                         chunks = await chunks
-                        given, turn = 0, monotonic() + TURN_SECONDS  # that was a turn for all others
                     if chunks is None:
                         flow.over()
                         break
-                    watch.seen = monotonic()
+                    watch.seen = now = monotonic()
+                    # To wait was a turn for all others.
+                    given, turn = (0, now + TURN_SECONDS) if waited else (given, turn)
                 rest, cut = flow.ended()
             except Exception as error:  # noqa: BLE001  raised behind what is still to be handed out
                 rest, cut = flow.broken(error)

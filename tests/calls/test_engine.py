@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import gzip
 import multiprocessing
 import os
@@ -10,6 +11,8 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -573,6 +576,95 @@ def test_uvloop(up: Upstream) -> None:
         return set(await asyncio.gather(*(one() for _ in range(20))))
 
     assert len(uvloop.run(main())) == 1
+
+
+@pytest.fixture
+def only() -> Iterator[Upstream]:
+    """An upstream for tests that look into the engine itself: `up` would have them run over httpx too."""
+    with Upstream() as upstream:
+        yield upstream
+
+
+@pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
+def test_a_loop_that_is_dropped_unclosed_is_collected_with_its_streams(only: Upstream) -> None:
+    async def main() -> Any:
+        options: Any = {"api_base": only.base_url, "api_key": "k", "stream": True}
+        stream = await acompletion("openai/hello?stall=3", MESSAGES, **options)
+
+        async def read() -> None:
+            async for _ in stream:
+                pass
+
+        waiting = asyncio.create_task(read())
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        return stream, waiting
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # the task is destroyed while it waits, and that is meant
+    stream, waiting = loop.run_until_complete(main())
+    remains = [weakref.ref(loop), weakref.ref(stream._flow.answer.transfer)]
+    del loop, stream, waiting
+    for _ in range(3):
+        gc.collect()
+    assert [each() for each in remains] == [None, None]
+    deadline = time.monotonic() + 5
+    while only.stats()["connections"]["open"] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert only.stats()["connections"]["open"] == 0
+
+
+def test_a_task_is_cancelled_once_and_the_stream_goes_on(only: Upstream) -> None:
+    async def main() -> list[int]:
+        options: Any = {"api_base": only.base_url, "api_key": "k", "stream": True}
+        stream = await acompletion("openai/long-20?delay=50", MESSAGES, **options)
+        transfer: Any = stream._flow.answer.transfer
+        await anext(stream)
+        pull, counts = stream._flow.answer.chunks(stream._flow.decoder), []
+
+        async def wait() -> Any:
+            given = pull()
+            return given if isinstance(given, list) else await given
+
+        for _ in range(3):
+            task = asyncio.create_task(wait())
+            await asyncio.sleep(0)
+            assert task.cancel("enough")
+            assert task.cancel("enough")
+            with pytest.raises(asyncio.CancelledError, match="enough"):
+                await task
+        while chunks := await wait():
+            counts.append(len(chunks))
+            if stream._flow.decoder.ended:
+                break
+        assert not transfer.cancel()  # nobody waits
+        return counts
+
+    counts = asyncio.run(main())
+    assert sum(counts) >= 20
+    uvloop = pytest.importorskip("uvloop", reason="external: no uvloop")
+    assert sum(uvloop.run(main())) == sum(counts)
+
+
+def test_two_tasks_do_not_wait_for_one_stream(only: Upstream) -> None:
+    async def main() -> None:
+        options: Any = {"api_base": only.base_url, "api_key": "k", "stream": True}
+        stream = await acompletion("openai/hello?stall=3", MESSAGES, **options)
+        pull = stream._flow.answer.chunks(stream._flow.decoder)
+
+        async def wait() -> None:
+            while type(given := pull()) is list:
+                pass
+            await given
+
+        task = asyncio.create_task(wait())
+        await asyncio.sleep(0.05)
+        with pytest.raises(RuntimeError, match="one reader at a time"):
+            await wait()
+        stream._flow.answer.transfer.close()  # wakes the one that waits
+        await task
+
+    asyncio.run(main())
 
 
 def one_call(url: str) -> None:

@@ -1,13 +1,7 @@
 """What the proxy's tests share: databases of both kinds, a gateway that is none, and rows for it."""
 
 import json
-import os
-import pwd
 import secrets
-import shutil
-import signal
-import subprocess
-import tempfile
 import threading
 import time
 from collections import deque
@@ -20,117 +14,13 @@ import pytest
 from penstock.gateway.store import Store
 
 
-class Postgres:
-    """A private server in a folder of its own, on a socket that no other user finds."""
-
-    def __init__(self, binaries: Path, folder: Path) -> None:
-        self.binaries, self.folder = binaries, folder
-        # It refuses to run as root.
-        self.user: str | None = None
-        if os.geteuid() == 0:
-            names = {entry.pw_name for entry in pwd.getpwall()}
-            self.user = "postgres" if "postgres" in names else "nobody"
-            shutil.chown(folder, self.user)
-        self._run(
-            "initdb", "-D", str(folder / "data"), "-A", "trust", "-U", "penstock", "-E", "UTF8", "--locale=C", "-N"
-        )
-        self.process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    def _command(self, *command: str) -> list[str]:
-        return [str(self.binaries / command[0]), *command[1:]]
-
-    def _run(self, *command: str) -> None:
-        done = subprocess.run(
-            self._command(*command), check=False, user=self.user, capture_output=True, text=True, cwd=self.folder
-        )
-        assert done.returncode == 0, done.stderr
-
-    def start(self) -> None:
-        """Starts it, and waits until it answers."""
-        import psycopg
-
-        settings = ("listen_addresses=", f"unix_socket_directories={self.folder}", "fsync=off", "max_connections=60")
-        options = [word for setting in settings for word in ("-c", setting)]
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command("postgres", "-D", str(self.folder / "data"), *options),
-                user=self.user,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-            )
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                psycopg.connect(self.url()).close()
-            except psycopg.OperationalError:
-                assert time.monotonic() < deadline, (self.folder / "log").read_text()
-                time.sleep(0.05)
-            else:
-                return
-
-    def stop(self, how: int = signal.SIGQUIT) -> None:
-        """Ends it at once, as a crash would."""
-        if self.process is not None:
-            self.process.send_signal(how)
-            self.process.wait(30)
-            self.process = None
-
-    def url(self) -> str:
-        return f"postgresql://penstock@/postgres?host={self.folder}"
-
-    def make(self) -> str:
-        """The URL of what is as good as a new database, and made in no time: a schema."""
-        import psycopg
-
-        name = f"test_{secrets.token_hex(6)}"
-        with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f"CREATE SCHEMA {name}".encode())
-        return f"{self.url()}&options=-csearch_path%3D{name}"
-
-
-def binaries() -> Path | None:
-    """Where PostgreSQL's programs are."""
-    found = [Path(place).parent for name in ("initdb", "postgres") if (place := shutil.which(name))]
-    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((place for place in found if all((place / name).exists() for name in ("initdb", "postgres"))), None)
-
-
-def started() -> Iterator[Postgres]:
-    place = binaries()
-    if place is None:
-        pytest.skip("external: no PostgreSQL here (initdb and postgres, on PATH or in /usr/lib/postgresql)")
-    folder = Path(tempfile.mkdtemp(prefix="penstock-pg-"))
-    server = None
-    try:
-        server = Postgres(place, folder)
-        yield server
-    finally:
-        if server is not None:
-            server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def shared_postgres() -> Iterator[Postgres]:
-    """One server for all tests that do not stop it."""
-    yield from started()
-
-
-@pytest.fixture
-def mortal_postgres() -> Iterator[Postgres]:
-    """A server that a test may stop and start."""
-    yield from started()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database, of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'penstock.db'}"
-    server: Postgres = request.getfixturevalue("shared_postgres")
-    return server.make()
+    url: str = request.getfixturevalue("shared_postgres").make()
+    return url
 
 
 @pytest.fixture

@@ -201,6 +201,7 @@ def test_null_takes_a_limit_away() -> None:
         ({"duration": 30}, "duration"),
         ({"models": "fast"}, "models"),
         ({"models": [1]}, "models"),
+        ({"models": ["*-mini"]}, "models"),
         ({"blocked": "no"}, "blocked"),
         ({"metadata": []}, "metadata"),
         ({"metadata": "a"}, "metadata"),
@@ -342,12 +343,15 @@ def test_the_configuration_names_the_database(
 ) -> None:
     monkeypatch.delenv("PENSTOCK_DATABASE", raising=False)
     config = tmp_path / "config.yaml"
-    config.write_text(f"general_settings:\n  database_url: sqlite:///{tmp_path}/of-the-file.db\n")
+    # What else is missing in it is nothing to this command.
+    text = f"general_settings:\n  master_key: os.environ/NOT_SET\n  database_url: sqlite:///{tmp_path}/of-the-file.db\n"
+    config.write_text(text)
+    monkeypatch.setenv("PENSTOCK_DATABASE", "sqlite:///not-this-one.db")
     assert run(["keys", "make", "--config", str(config)]) == 0
     assert (tmp_path / "of-the-file.db").exists()
     config.write_text("general_settings:\n  database_url: os.environ/OUR_DATABASE\n")
     assert run(["keys", "list", "--config", str(config)]) == 2
-    assert "OUR_DATABASE is not set" in capsys.readouterr().err
+    assert "OUR_DATABASE" in capsys.readouterr().err
     monkeypatch.setenv("OUR_DATABASE", f"sqlite:///{tmp_path}/of-the-file.db")
     assert run(["keys", "list", "--config", str(config)]) == 0
 

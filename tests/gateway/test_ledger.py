@@ -195,6 +195,7 @@ def test_keys_are_handed_over_and_their_changes_too(store: Store, gateway: Any, 
         "max_parallel": None,
         "budget": 2.5,
         "spent": 0.0,
+        "period": None,
         "expires": 2e9,
         "blocked": False,
     }

@@ -291,7 +291,7 @@ def test_live_tells_sums_by_model_and_times_of_the_last_minutes(proxy: Proxy) ->
     assert fast["cost"] == pytest.approx(sum(row["cost"] or 0 for row in rows))
     assert len(fast["first_token"]) == len(fast["duration"]) == 3
     assert fast["duration"] == sorted(fast["duration"])
-    assert max(fast["duration"]) == pytest.approx(max(row["seconds"] for row in rows), rel=0.13, abs=0.001)
+    assert max(fast["duration"]) == pytest.approx(max(row["seconds"] for row in rows), rel=0.15, abs=0.001)
     assert unknown["first_token"] is None
     assert live["totals"]["requests"] == 3
     assert [key["id"] for key in live["keys"]] == [None]

@@ -240,7 +240,7 @@ def test_it_shows_what_was_asked(proxy: Proxy, browser: Browser) -> None:
     assert "without a key" in browser.text("#keys")
     assert re.search(r"fast\s+[\d.]+ m?s", browser.text("#latency"))
     assert browser.text("#deployments-up") == "2 of 3 deployments up"
-    assert re.search(r"broken\s+shaky\s+cooling, \d+ s\s+0\s+0\s+1", browser.text("#deployments"))
+    assert re.search(r"broken\s+cooling, \d+ s\s+shaky\s+0\s+0\s+1", browser.text("#deployments"))
     assert browser.text("#cost").startswith("$0.0")
     wait(
         lambda: (

@@ -331,6 +331,20 @@ def test_a_token_is_had_aside_and_kept(authority: Authority) -> None:
     planner.close()
 
 
+def test_a_token_that_was_not_accepted_is_forgotten(authority: Authority) -> None:
+    authority.open.set()
+    planner = Planner(compiled(with_a_token(authority)).deployments)
+    tokens = []
+    for status in (200, 401, 200):
+        job = Job("t#0", {})
+        planner.plan(job)
+        assert job.done.wait(10)
+        tokens.append(job.headers["authorization"])
+        planner.observe([{"attempts": [{"deployment": "t#0", "status": status}]}, {"attempts": None}])
+    assert tokens == ["Bearer token-1", "Bearer token-1", "Bearer token-2"]
+    planner.close()
+
+
 def test_a_token_that_is_not_given_is_an_error_without_the_secret(authority: Authority) -> None:
     authority.status = 401
     authority.open.set()

@@ -174,6 +174,7 @@ class Proxy:
         self.file = folder / "config.yaml"
         self.log = folder / "stderr.log"
         self.database = folder / "penstock.db"
+        self.upstream_key = UPSTREAM_KEY
         self.master = "sk-" + secrets.token_urlsafe(32)
         self.port = free_port()
         self.scheme = "https" if certified else "http"
@@ -197,6 +198,9 @@ class Proxy:
 
     def start(self, *, verify: Any = True) -> Self:
         """Starts it, and waits until it is ready."""
+        # One for all: to read the authorities takes longer than a request. What it keeps open no test waits for.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        self.client = httpx.Client(verify=verify, limits=limits, timeout=60, trust_env=False)
         command = [sys.executable, "-m", "penstock", "proxy", "--config", str(self.file), "--port", str(self.port)]
         with self.log.open("ab") as log, (self.folder / "stdout.log").open("ab") as out:
             self.process = subprocess.Popen(
@@ -207,17 +211,17 @@ class Proxy:
                 env={**os.environ, "PYTHONWARNINGS": "default", **self.environment},
             )
         deadline = time.monotonic() + START
-        while self.readiness(verify=verify) != 200:
+        while self.readiness() != 200:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.process.kill()
                 raise AssertionError(f"it did not come up: {self.said()}")
             time.sleep(0.02)
         return self
 
-    def readiness(self, *, verify: Any = True) -> int:
+    def readiness(self) -> int:
         """What it says to whom distributes requests; 0 where nobody listens."""
         try:
-            return httpx.get(f"{self.url}/health/readiness", verify=verify, timeout=10).status_code
+            return self.client.get(f"{self.url}/health/readiness").status_code
         except httpx.TransportError:
             return 0
 
@@ -234,6 +238,8 @@ class Proxy:
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"it does not end: {self.said()}") from None
+        finally:
+            self.client.close()
         assert ended == status, self.said()
         self.judge_log()
 
@@ -271,7 +277,8 @@ class Proxy:
     def admin(self, path: str, **options: Any) -> httpx.Response:
         """What the master key is answered; a POST if there is a body."""
         headers = {"authorization": f"Bearer {self.master}"}
-        response = httpx.request("POST" if "json" in options else "GET", self.url + path, headers=headers, **options)
+        method = "POST" if "json" in options else "GET"
+        response = self.client.request(method, self.url + path, headers=headers, **options)
         assert response.status_code == 200, response.text
         return response
 
@@ -280,9 +287,7 @@ class Proxy:
     ) -> httpx.Response:
         """One request, read to its end."""
         headers = {"authorization": f"Bearer {key or self.master}"}
-        return httpx.post(
-            self.url + path, headers=headers, json={"model": model, "messages": MESSAGES, **body}, timeout=60
-        )
+        return self.client.post(self.url + path, headers=headers, json={"model": model, "messages": MESSAGES, **body})
 
     def stream(self, model: str, *, usage: bool = False, **body: Any) -> httpx.Response:
         """One streamed request, read to its end."""
@@ -415,7 +420,7 @@ def judge_fixture() -> Callable[..., Judged]:
     return judge
 
 
-@pytest.fixture(name="events")
+@pytest.fixture(name="events", scope="session")
 def events_fixture() -> Callable[[bytes], list[Event]]:
     """What reads the events of a stream."""
     return events
@@ -437,3 +442,9 @@ def through_config(upstream: Upstream) -> Callable[..., dict[str, Any]]:
 def valid_fixture() -> Callable[[Any, str | bytes], None]:
     """Whether a model of the provider's own SDK takes a document."""
     return valid
+
+
+@pytest.fixture(scope="session")
+def proxy_class() -> type[Proxy]:
+    """For tests that start and stop it themselves."""
+    return Proxy

@@ -30,8 +30,7 @@ def _database(command: "Callable[..., Any]") -> "Callable[..., Any]":
     )
     database = click.option(
         "--database",
-        envvar="PENSTOCK_DATABASE",
-        help="postgresql://..., or a file of SQLite. Default: penstock.db here.",
+        help="postgresql://..., or a file of SQLite. Default: PENSTOCK_DATABASE, else penstock.db here.",
     )
     return database(config(command))
 
@@ -232,9 +231,9 @@ def _opened(database: str | None, config: Path | None, *, there: bool = False) -
             f"keys need {error.name}, which is not installed: pip install 'penstock[proxy]'",
             click.get_current_context(),
         ) from None
-    if database is None and config is not None:
-        database = _named(config)
-    url = database or DEFAULT
+    # In the order that the proxy has.
+    named = _named(config) if database is None and config is not None else database
+    url = named or os.environ.get("PENSTOCK_DATABASE") or DEFAULT
     file = url.removeprefix("sqlite:///")
     if there and "://" not in file and not Path(file).exists():
         # To look into a database that is not there would make one.
@@ -251,23 +250,15 @@ def _opened(database: str | None, config: Path | None, *, there: bool = False) -
 
 
 def _named(config: Path) -> str | None:
-    """The database that a configuration names."""
-    import yaml
+    """The database that the proxy has by its config. Whatever else the config wants, as the keys of upstreams."""
+    from ..gateway.config import read
 
-    try:
-        document = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{config}: {error}", click.get_current_context()) from None
-    settings = document.get("general_settings") if isinstance(document, dict) else None
-    url = settings.get("database_url") if isinstance(settings, dict) else None
-    if not isinstance(url, str):
-        return None
-    name = url.removeprefix("os.environ/")
-    if name == url:
-        return url
-    if name not in os.environ:
-        raise click.UsageError(f"{config}: the variable {name} is not set", click.get_current_context())
-    return os.environ[name]
+    found = read(config)
+    settings = found.values.get("general_settings")
+    for problem in found.errors:
+        if settings is None or problem.place == ("general_settings", "database_url"):
+            raise click.UsageError(str(problem), click.get_current_context())
+    return settings["database_url"] if settings else None
 
 
 def _given(**given: Any) -> dict[str, Any]:
@@ -318,10 +309,14 @@ def _line(key: "Key") -> Sequence[str]:
 
 
 def _text(value: Any) -> str:
+    import orjson
+
     if value is None or value == []:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return orjson.dumps(value).decode() if value else ""
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -58,11 +58,13 @@ class Deployment:
     """What it takes to build a deployment's requests. Its repr shows no key.
 
     model: as `plan` takes it; where `open`, the client's name for it stands in the place of the `*` at its end.
-    options: what else `plan` takes. route: the way to its tokens. passes: fields of clients' that go as they are.
+    family: what its upstream speaks. options: what else `plan` takes. route: the way to its tokens. passes: fields of
+        clients' that go as they are.
     """
 
     id: str
     model: str
+    family: str
     open: str | None
     options: Mapping[str, Any] = field(repr=False)
     route: Route = field(repr=False)
@@ -296,6 +298,7 @@ def _compile(config: Config, entry: _Entry, *, hooks: bool) -> None:
     entry.deployment = Deployment(
         entry.id,
         entry.model,
+        call.provider.family,
         pattern if wild else None,
         options,
         Route(params.get("proxy"), params.get("verify", True), _hashable(params.get("cert"))),
@@ -352,10 +355,11 @@ def _route(config: Config, entry: _Entry, call: Call) -> dict[str, Any]:
     if verify is False:
         config.warn((*place, "verify"), f"anybody may answer in place of {call.base_url}, and is sent the key")
     environment = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    try:
-        native.trust(verify, _hashable(cert), *environment)
-    except BadRequestError as error:
-        config.error((*place, error.param or "verify"), error.message)
+    if isinstance(verify, str) or cert is not None:
+        try:
+            native.trust(verify, _hashable(cert), *environment)
+        except BadRequestError as error:
+            config.error((*place, error.param or "verify"), error.message)
     paths = native.authorities(verify, *environment)
     return {
         "proxy": native.proxy_of(Route(entry.params.get("proxy")), call.url),

@@ -37,7 +37,7 @@ class Key:
     """A key as it is kept. Times are Unix seconds, money is in nano-dollars; None: no limit, never, not known.
 
     id: the SHA-256 of the key, in hex. hint: how it begins and ends. name: unique among the keys that there are.
-    models: groups that it may ask, `*` in them stands for anything; none: all.
+    models: groups that it may ask, a `*` at the end of one stands for anything; none: all.
     budget: what it may spend, in all or in each budget_period, which is text such as "30d". budget_reset: when the
         period ends. spent: so far, in this period. expires: when it ends. changed: the number of its last change.
     """
@@ -322,6 +322,9 @@ def _models(called: str, value: Any, _now: float) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list | tuple) or not all(isinstance(each, str) and each for each in value):
         raise _wrong(called, "a list of model names; none of them: all")
+    for each in value:
+        if "*" in each[:-1]:
+            raise _wrong(called, f"names with a * at their end, if anywhere: not {each!r}")
     # What others write for "all of them".
     return () if "all-proxy-models" in value else tuple(dict.fromkeys(value))
 

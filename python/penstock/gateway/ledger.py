@@ -66,9 +66,10 @@ class Observer(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Rows on their way. spilled: they are on the local disk too."""
+    """Rows on their way. amounts: what keys spent with them. spilled: they are on the local disk too."""
 
     rows: list[dict[str, Any]]
+    amounts: dict[str, int]
     at: float = field(default_factory=time.monotonic)
     spilled: bool = False
 
@@ -236,9 +237,10 @@ class Ledger:
                 rows.append(row)
         if not rows:
             return
-        self._keyring.owe(_amounts(rows))
+        amounts = _amounts(rows)
+        self._keyring.owe(amounts)
         with self._turn:
-            self._batches.append(Batch(rows))
+            self._batches.append(Batch(rows, amounts))
             self._turn.notify_all()
         for observer in self._observers:
             try:
@@ -296,7 +298,7 @@ class Ledger:
         with self._turn:
             # If it was spilled meanwhile, it is also there, and owed until it was read from there.
             if not batch.spilled:
-                self._keyring.owe({key: -amount for key, amount in _amounts(batch.rows).items()})
+                self._keyring.owe({key: -amount for key, amount in batch.amounts.items()})
             self._batches.remove(batch)
         self._answers(self._keyring.sync)
 

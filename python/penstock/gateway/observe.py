@@ -5,8 +5,10 @@ leads to the rest, in the database.
 """
 
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -82,14 +84,15 @@ def _json(row: Mapping[str, Any], name: str | None) -> str:
         line["attempts"] = [
             {part: attempt.get(part) for part in ("deployment", "status", "error", "seconds")} for attempt in tried
         ]
-    return orjson.dumps(line).decode().translate(_ESCAPED)
+    text = orjson.dumps(line).decode()
+    return text if text.isascii() and "\x7f" not in text else text.translate(_ESCAPED)
 
 
 def _console(row: Mapping[str, Any], name: str | None) -> str:
-    ended = datetime.fromtimestamp(row["started"] + (row.get("seconds") or 0.0)).astimezone()
+    ended = _clock(int(row["started"] + (row.get("seconds") or 0.0)))
     who = "/".join(part for part in (row.get("provider"), row.get("model")) if part)
     words = [
-        f"{ended:%H:%M:%S}",
+        ended,
         str(row.get("status") or "---"),
         f"{row.get('seconds') or 0.0:.2f}s",
         str(row.get("group") or row.get("route") or "-"),
@@ -109,7 +112,13 @@ def _console(row: Mapping[str, Any], name: str | None) -> str:
     if tried > 1:
         words.append(f"{tried} attempts")
     words.append(str(row.get("id")))
-    return " ".join(words).translate(_TAME)
+    line = " ".join(words)
+    return line if line.isprintable() else line.translate(_TAME)
+
+
+@lru_cache(64)
+def _clock(second: int) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(second))
 
 
 class Spans:

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from time import monotonic
-from typing import Any, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 import orjson
 
-from ..call import CHAT, Call, plan
+from ..call import CHAT, UNAUTHORIZED, Call, plan
 from ..clocks import Watch
 from ..errors import (
     APIConnectionError,
@@ -26,6 +26,9 @@ from ..providers.resolve import resolve
 from ..tokens import tokens
 from ..transport import blocking_port, run
 from .compile import LONGEST, Deployment
+
+if TYPE_CHECKING:
+    from ..providers.auth import Source
 
 log = logging.getLogger("penstock.gateway")
 
@@ -109,6 +112,7 @@ class Planner:
         self._deployments = self._before = deployments
         self._listener = listener
         self._aside = ThreadPoolExecutor(ASIDE, "penstock-tokens")
+        self._used: dict[str, tuple[Source, str]] = {}
 
     def reload(self, deployments: Mapping[str, Deployment], listener: Listener | None = None) -> None:
         """Plans for other deployments from now on. Requests that have begun may still ask for those before."""
@@ -127,9 +131,18 @@ class Planner:
             refuse(job, error)
             return
         if call.sign is not None or (call.source is not None and not tokens.has(call.source)):
-            self._aside.submit(_finish, job, call)
+            self._aside.submit(self._finish, job, call)
         else:
-            _finish(job, call)
+            self._finish(job, call)
+
+    def observe(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Requests have ended. A token that was not accepted is forgotten: the next request has a new one."""
+        for row in rows:
+            for attempt in row.get("attempts") or ():
+                if attempt.get("status") == UNAUTHORIZED:
+                    used = self._used.pop(attempt.get("deployment"), None)
+                    if used is not None:
+                        tokens.drop(*used)
 
     def _call(self, job: Job, deployment: Deployment) -> Call:
         body = orjson.loads(job.body)
@@ -137,7 +150,7 @@ class Planner:
         if job.operation == "messages":
             from .messages import chat_of
 
-            messages, given = chat_of(body)
+            messages, given = chat_of(body, deployment.family)
         else:
             messages = body.pop("messages", None)
             given = body
@@ -149,26 +162,27 @@ class Planner:
             self._listener.planned(job.id, call, messages, given)
         return call
 
-
-def _finish(job: Job, call: Call) -> None:
-    """Gets the token that the call needs, signs it, and hands it over."""
-    try:
-        if call.source is not None:
-            watch = Watch(call.timeouts, monotonic())
-            run(call.authorize(blocking_port(None, call.route), watch, blocking=True))
-        request = call.request()
-        row = call.provider
-        job.plan(
-            request.url,
-            list(request.headers.items()),
-            request.content,
-            family=row.family,
-            reasoning=row.dialect.get("reasoning", "inside"),
-            end=row.dialect.get("end", "finish"),
-            answer_tool=call.answer_tool,
-        )
-    except Exception as error:  # noqa: BLE001  as above
-        refuse(job, error)
+    def _finish(self, job: Job, call: Call) -> None:
+        """Gets the token that the call needs, signs it, and hands it over."""
+        try:
+            if call.source is not None:
+                watch = Watch(call.timeouts, monotonic())
+                run(call.authorize(blocking_port(None, call.route), watch, blocking=True))
+                if call.token is not None:
+                    self._used[job.deployment] = call.source, call.token
+            request = call.request()
+            row = call.provider
+            job.plan(
+                request.url,
+                list(request.headers.items()),
+                request.content,
+                family=row.family,
+                reasoning=row.dialect.get("reasoning", "inside"),
+                end=row.dialect.get("end", "finish"),
+                answer_tool=call.answer_tool,
+            )
+        except Exception as error:  # noqa: BLE001  as above
+            refuse(job, error)
 
 
 def refuse(job: Job, error: Exception) -> None:

@@ -277,6 +277,7 @@ PARAMS = Section(
         **_each("the gateway answers what the provider said", "on_stream_cut estimate_usage keep_partial"),
         **_each(NO_TEAMS, "max_budget budget_duration"),
         "metadata": "it is a request's",
+        "http2": "upstreams are asked in HTTP/1.1, which costs less where each stream has its own connection",
         "stream_options": "the usage is asked for wherever it can be",
         "litellm_credential_name": NO_SECRETS,
         **_each(NO_CACHE, "cache cache_control_injection_points"),
@@ -416,6 +417,7 @@ REDIS = Section(
             "Limits while it is down: the local share, none, or all refused.",
         ),
         Key("budgets_when_down", choice("closed", "open"), "closed", "Budgets while it is down."),
+        Key("lease", SECONDS, 30.0, "After which the requests of a node that has died no longer count as under way."),
     ),
     also=TEXT,
 )
@@ -527,7 +529,7 @@ GENERAL = Section(
             "user_api_key_cache_ttl allow_requests_on_db_unavailable",
         ),
         **_each(
-            "budgets last as long as their key",
+            "budgets begin anew when their key's --period ends: `penstock keys`",
             "disable_reset_budget proxy_budget_rescheduler_min_time proxy_budget_rescheduler_max_time",
         ),
         **_each(

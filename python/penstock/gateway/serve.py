@@ -278,7 +278,8 @@ def _serving(options: Options, compiled: Compiled, gateway: "Gateway", host: str
             raise RefusedError(str(error), "Check general_settings.database_url, and that the database runs.") from None
         server = Server(options, compiled, gateway, host)
         settings = compiled.settings
-        observers: list[Observer] = [AccessLog(settings["log_format"], name_of=keyring.name_of), server.telling]
+        requests = AccessLog(settings["log_format"], name_of=keyring.name_of)
+        observers: list[Observer] = [requests, server.telling, server.planner]
         if settings["otel"]:
             try:
                 spans = Spans(exporting())
@@ -299,6 +300,7 @@ def _serving(options: Options, compiled: Compiled, gateway: "Gateway", host: str
             retention_days=settings["retention_days"],
         ).start()
         stack.callback(ledger.close, FLUSH)
+        stack.callback(gateway.close)  # what it still has under way becomes rows
         server.admin = Admin(store, gateway, server.reload, keyring=keyring)
         stack.callback(server.admin.close)
         server.start()

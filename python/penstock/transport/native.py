@@ -275,7 +275,14 @@ class _Pools:
         if looped is None:
             with self.lock:
                 looped = self.looped[loop] = _Looped()
-            await anext(looped.keeper)
+            hooks = sys.get_asyncgen_hooks()
+            # Without the second hook, which the generator would hold on to, and with it the loop, for good.
+            sys.set_asyncgen_hooks(hooks.firstiter, None)
+            try:
+                begun = anext(looped.keeper)
+            finally:
+                sys.set_asyncgen_hooks(*hooks)
+            await begun
         return looped
 
     def connections(self, pools: dict[Any, Connections], route: Route, url: str) -> Connections:

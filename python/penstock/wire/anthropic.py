@@ -79,6 +79,9 @@ def _thinking(model: str, rest: Json, config: Json) -> Json | None:
     given, effort = rest.pop("thinking", None), rest.pop("reasoning_effort", None)
     if effort is None or given is not None:
         thinking: Json | None = given
+        if effort not in (None, "none") and given.get("type") == "adaptive":
+            # It thinks as it sees fit, and this is how hard.
+            config["effort"] = "low" if effort == "minimal" else effort
         return thinking
     if effort == "none":
         return {"type": "disabled"}
@@ -286,7 +289,11 @@ def _call(call: Json) -> Json:
     function = call.get("function")
     if function is None:
         raise BadRequestError(f"a call of type {call.get('type')} cannot be sent here", param="messages")
-    return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": _input(function)}
+    block: Json = {"type": "tool_use", "id": call["id"], "name": function["name"], "input": _input(function)}
+    for name in ("caller", "cache_control"):
+        if call.get(name):
+            block[name] = call[name]
+    return block
 
 
 def _input(function: Json) -> Any:

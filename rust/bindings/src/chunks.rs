@@ -42,16 +42,16 @@ impl Last {
             (Part::Content, _) => (slots::CONTENT, text),
             (Part::Reasoning, _) => (slots::REASONING_CONTENT, text),
             (Part::Arguments, Some(Call { call, function })) => {
-                let function = function.get().with(py, slots::ARGUMENTS, text)?;
-                let call = call.get().with(py, slots::FUNCTION, function.into_any())?;
+                let function = Record::with(function, py, slots::ARGUMENTS, text)?;
+                let call = Record::with(call, py, slots::FUNCTION, function.into_any())?;
                 (slots::TOOL_CALLS, PyList::new(py, [call])?.into_any().unbind())
             }
             (Part::Arguments, None) => return Ok(self.chunk.clone_ref(py)),
         };
-        let delta = self.delta.get().with(py, slot, value)?;
-        let choice = self.choice.get().with(py, slots::DELTA, delta.into_any())?;
+        let delta = Record::with(&self.delta, py, slot, value)?;
+        let choice = Record::with(&self.choice, py, slots::DELTA, delta.into_any())?;
         let choices = PyList::new(py, [choice])?;
-        self.chunk.get().with(py, slots::CHOICES, choices.into_any().unbind())
+        Record::with(&self.chunk, py, slots::CHOICES, choices.into_any().unbind())
     }
 }
 

@@ -79,15 +79,44 @@ pub(crate) type Slots = [Option<Py<PyAny>>; SLOTS];
 #[pyclass(frozen, subclass, mapping, module = "penstock._native")]
 pub(crate) struct Record {
     shape: &'static Shape,
+    fields: Fields,
+    others_built: PyOnceLock<Py<PyDict>>,
+}
+
+enum Fields {
+    Own(Box<Own>),
+    /// Those of another record, but for one: how most chunks differ from the one before.
+    Like {
+        record: Py<Record>,
+        slot: usize,
+        value: Py<PyAny>,
+    },
+}
+
+struct Own {
     /// None is absent; a present null is Python's None.
     slots: Slots,
     others: Others,
-    others_built: PyOnceLock<Py<PyDict>>,
 }
 
 impl Record {
     pub(crate) fn new(shape: &'static Shape, slots: Slots, others: Others) -> Self {
-        Self { shape, slots, others, others_built: PyOnceLock::new() }
+        Self { shape, fields: Fields::Own(Box::new(Own { slots, others })), others_built: PyOnceLock::new() }
+    }
+
+    fn slot(&self, slot: usize) -> Option<&Py<PyAny>> {
+        match &self.fields {
+            Fields::Own(own) => own.slots.get(slot)?.as_ref(),
+            Fields::Like { slot: other, value, .. } if *other == slot => Some(value),
+            Fields::Like { record, .. } => record.get().slot(slot),
+        }
+    }
+
+    fn others_text(&self) -> Option<&[u8]> {
+        match &self.fields {
+            Fields::Own(own) => own.others.as_deref(),
+            Fields::Like { record, .. } => record.get().others_text(),
+        }
     }
 
     pub(crate) fn from_mapping(shape: &'static Shape, fields: &Bound<'_, PyAny>) -> PyResult<Self> {
@@ -115,7 +144,9 @@ impl Record {
     }
 
     pub(crate) fn set(&mut self, slot: usize, value: Py<PyAny>) {
-        if let Some(place) = self.slots.get_mut(slot) {
+        if let Fields::Own(own) = &mut self.fields
+            && let Some(place) = own.slots.get_mut(slot)
+        {
             *place = Some(value);
         }
     }
@@ -125,27 +156,21 @@ impl Record {
     }
 
     /// The same record with another value in one slot.
-    pub(crate) fn with(&self, py: Python<'_>, slot: usize, value: Py<PyAny>) -> PyResult<Py<Record>> {
-        let mut slots = self.slots.each_ref().map(|slot| slot.as_ref().map(|value| value.clone_ref(py)));
-        if let Some(place) = slots.get_mut(slot) {
-            *place = Some(value);
-        }
-        Self::new(self.shape, slots, self.others.clone()).into_object(py)
+    pub(crate) fn with(slf: &Py<Self>, py: Python<'_>, slot: usize, value: Py<PyAny>) -> PyResult<Py<Self>> {
+        let fields = Fields::Like { record: slf.clone_ref(py), slot, value };
+        Self { shape: slf.get().shape, fields, others_built: PyOnceLock::new() }.into_object(py)
     }
 
     /// A known field; None if it is absent.
     pub(crate) fn field(&self, py: Python<'_>, slot: usize) -> Py<PyAny> {
-        match self.slots.get(slot) {
-            Some(Some(value)) => value.clone_ref(py),
-            _ => py.None(),
-        }
+        self.slot(slot).map_or_else(|| py.None(), |value| value.clone_ref(py))
     }
 
     fn others<'py>(&self, py: Python<'py>) -> PyResult<Option<&Bound<'py, PyDict>>> {
         if let Some(built) = self.others_built.get(py) {
             return Ok(Some(built.bind(py)));
         }
-        let Some(text) = &self.others else {
+        let Some(text) = self.others_text() else {
             return Ok(None);
         };
         let built = json::build_dict(py, text, self.shape.other_kind())?;
@@ -155,8 +180,8 @@ impl Record {
     /// The present fields, as they are.
     fn present<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
-        for (name, value) in self.shape.names(py).iter().zip(&self.slots) {
-            if let Some(value) = value {
+        for (slot, name) in self.shape.names(py).iter().enumerate() {
+            if let Some(value) = self.slot(slot) {
                 dict.set_item(name, value)?;
             }
         }
@@ -289,7 +314,7 @@ impl Record {
 
     fn __contains__(&self, name: &Bound<'_, PyAny>) -> PyResult<bool> {
         if let Some(slot) = self.shape.slot(name) {
-            return Ok(matches!(self.slots.get(slot), Some(Some(_))));
+            return Ok(self.slot(slot).is_some());
         }
         match self.others(name.py())? {
             Some(others) => others.contains(name),
@@ -304,8 +329,7 @@ impl Record {
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         if let Some(slot) = self.shape.slot(name) {
-            let value = self.slots.get(slot).and_then(Option::as_ref);
-            return Ok(value.map(|value| value.bind(name.py()).clone()).or(default));
+            return Ok(self.slot(slot).map(|value| value.bind(name.py()).clone()).or(default));
         }
         Ok(self.find(name)?.or(default))
     }

@@ -72,9 +72,7 @@ fn answered(transfer: &mut transfer::Transfer) -> Result<(), Stop> {
 /// Waits for the next bytes: None at the end.
 fn received<'a>(transfer: &'a mut transfer::Transfer, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>, Stop> {
     // The wait comes first: mostly there is nothing yet, and a read that finds nothing costs as much as one that does.
-    if !transfer.is_pending() {
-        transfer.wait()?;
-    }
+    transfer.wait_to_read()?;
     match transfer.read(buffer)? {
         Body::Data(data) => Ok(Some(data)),
         Body::End => Ok(None),

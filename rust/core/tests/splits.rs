@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::streams::fixtures;
+use common::streams::{fixtures, generated};
 use common::{DONE, Options, Seen, decode_pieces, options, recordings, with_usage};
 use penstock_core::decoder::{Dialect, End};
 use proptest::prelude::*;
@@ -110,72 +110,16 @@ fn every_recording_at_every_cut_or_at_many_gives_the_same() {
     }
 }
 
-/// Events that differ a little from one to the next, in ways that matter and in ways that do not.
-fn events() -> impl Strategy<Value = Vec<u8>> {
-    let string = prop_oneof![
-        "[a-c]{0,2}",
-        Just("\\n".to_owned()),
-        Just("\\ud83d".to_owned()),
-        Just("\\ude00".to_owned()),
-        Just("é".to_owned()),
-        Just(String::new())
-    ];
-    let value = prop_oneof![4 => string.prop_map(|text| format!("\"{text}\"")), 1 => Just("null".to_owned())];
-    let field = (
-        prop_oneof![
-            Just("content"),
-            Just("c\\u006fntent"),
-            Just("reasoning"),
-            Just("reasoning_content"),
-            Just("refusal"),
-            Just("role"),
-            Just("x")
-        ],
-        value.clone(),
-    );
-    let call = (prop::option::of(0..2u8), prop::option::of("[ab]?"), prop::option::of("[fg]?"), value.clone())
-        .prop_map(|(index, id, name, arguments)| {
-            let index = index.map_or(String::new(), |index| format!("\"index\":{index},"));
-            let id = id.map_or(String::new(), |id| format!("\"id\":\"{id}\","));
-            let name = name.map_or(String::new(), |name| format!("\"name\":\"{name}\","));
-            format!("\"tool_calls\":[{{{index}{id}\"function\":{{{name}\"arguments\":{arguments}}}}}]")
-        });
-    let fields = prop_oneof![
-        5 => prop::collection::vec(field, 0..3).prop_map(|fields| {
-            fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect::<Vec<_>>().join(",")
-        }),
-        3 => call,
-    ];
-    let event = (
-        fields,
-        prop_oneof![8 => Just(""), 1 => Just(",\"finish_reason\":\"stop\""), 1 => Just(",\"logprobs\":{\"content\":[1]}"), 1 => Just(",\"seed\":1")],
-        prop_oneof![8 => Just(""), 1 => Just(",\"usage\":{\"prompt_tokens\":1}"), 1 => Just(",\"usage\":null"), 1 => Just(",\"system_fingerprint\":\"f\"")],
-        prop_oneof![4 => Just(String::new()), 1 => value.prop_map(|value| format!(",\"obfuscation\":{value}"))],
-        prop_oneof![9 => 0..1u8, 1 => 0..3u8],
-        1..4usize,
-    )
-        .prop_map(|(delta, choice, top, filler, index, times)| {
-            format!("data: {{\"id\":\"i\",\"choices\":[{{\"index\":{index},\"delta\":{{{delta}}}{choice}}}]{top}{filler}}}\n\n").repeat(times)
-        });
-    (prop::collection::vec(event, 1..12), any::<bool>()).prop_map(|(events, marked)| {
-        let mut body = events.concat().into_bytes();
-        if marked {
-            body.extend_from_slice(DONE);
-        }
-        body
-    })
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1500) })]
 
     #[test]
-    fn generated_streams_read_anew_give_the_same(body in events()) {
+    fn generated_streams_read_anew_give_the_same(body in generated()) {
         prop_assert_eq!(decode(&with_usage(), &[&apart(&body)]), decode(&with_usage(), &[&body]));
     }
 
     #[test]
-    fn generated_streams_cut_anywhere_give_the_same(body in events(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6)) {
+    fn generated_streams_cut_anywhere_give_the_same(body in generated(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6)) {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(body.len() + 1)).collect();
         cuts.push(body.len());
         cuts.sort_unstable();

@@ -4,7 +4,7 @@
 mod aws;
 mod common;
 
-use common::streams::fixtures;
+use common::streams::{fixtures, generated};
 use common::{
     Options, Recording, Seen, decode_pieces_of, events, options, recordings_of, single, usage_json, with, with_usage,
 };
@@ -219,6 +219,24 @@ fn escaped() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn generated_streams_are_read_as_what_they_were_written_from(body in generated(), keep in any::<bool>()) {
+        // Two halves are two values to those who look for what is new in an extra field, and one when they were written.
+        let body = String::from_utf8(body).unwrap().replace(r#""x":"\u"#, r#""x":"u"#).into_bytes();
+        let options = Options { keep, ..with_usage() };
+        let seen = decode_pieces_of(Family::Chat, with_usage(), [body.as_slice()]);
+        let again = read_again(&write(Family::Chat, options.clone(), [body.as_slice()], None), true);
+        assert_same(&again.chunks, &seen.chunks, "generated");
+        let choices = |seen: &Seen| seen.response.as_ref().map(|response| response["choices"].clone());
+        prop_assert_eq!(choices(&again), choices(&seen));
+        let message = write_message(Family::Chat, options, [body.as_slice()]);
+        message_events(&message, "generated");
+        let again = read_message(&message);
+        prop_assert_eq!(again.error.is_some(), seen.error.is_some());
+        prop_assert_eq!(again.text("reasoning_content"), seen.text("reasoning_content"));
+        prop_assert_eq!(again.text("content").len(), seen.text("content").len() + seen.text("refusal").len());
+    }
 
     #[test]
     fn again_writes_what_the_whole_chunk_would(

@@ -34,6 +34,12 @@ impl Fault {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// Whether it is no failure but a wait that brought nothing: it did not begin, ran out, or was interrupted.
+    pub(crate) fn is_nothing_yet(&self) -> bool {
+        use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+        matches!(self, Self::Io(error) if matches!(error.kind(), WouldBlock | TimedOut | Interrupted))
+    }
+
     pub(crate) fn into_io(self) -> io::Error {
         match self {
             Self::Io(error) => error,

@@ -225,6 +225,8 @@ pub struct Transfer {
     bell: Option<Arc<Bell>>,
     /// Where others wait for the connection that is being made.
     turn: Option<Turn>,
+    /// Whether reads wait, and the longest silence that the system then keeps for us.
+    blocking: Option<Duration>,
     head: Option<Head>,
     framing: Framing,
     decodes: bool,
@@ -258,6 +260,7 @@ impl Transfer {
             trial: Trial::First,
             bell,
             turn: None,
+            blocking: None,
             head: None,
             framing: Framing::UntilClose,
             decodes,
@@ -432,6 +435,35 @@ impl Transfer {
             Stage::Greet(link, greeting) => vec![link.want(greeting.unsent() && !link.is_handshaking())],
             Stage::Ask(link) => vec![link.want(self.sent < self.bytes.len())],
             Stage::Secure(link) | Stage::Read(link) => vec![link.want(false)],
+        }
+    }
+
+    /// Waits for more of the body, in a thread that has nothing else to do, or leaves the waiting to the next read: one
+    /// system call instead of two, where one limit holds for every silence.
+    ///
+    /// A signal ends it with [`io::ErrorKind::Interrupted`], and the read with [`Body::Wait`].
+    pub fn wait_to_read(&mut self) -> io::Result<()> {
+        if self.is_pending() {
+            return Ok(());
+        }
+        if let (Stage::Read(link), None) = (&self.stage, self.clocks.due) {
+            let limit = self.clocks.idle.unwrap_or(Duration::MAX);
+            if self.blocking != Some(limit) {
+                // No time at all is not a limit that sockets know.
+                link.socket.set_read_timeout(self.clocks.idle.map(|idle| idle.max(Duration::from_millis(1))))?;
+                link.socket.set_nonblocking(false)?;
+                self.blocking = Some(limit);
+            }
+            return Ok(());
+        }
+        self.unblock()?;
+        self.wait().map(drop)
+    }
+
+    fn unblock(&mut self) -> io::Result<()> {
+        match (&self.stage, self.blocking.take()) {
+            (Stage::Read(link), Some(_)) => link.socket.set_nonblocking(true),
+            _ => Ok(()),
         }
     }
 
@@ -723,9 +755,10 @@ impl Transfer {
             return;
         }
         self.line.set(None);
+        let unblocked = self.unblock().is_ok();
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         let Stage::Read(link) = stage else { return };
-        let persistent = self.head.as_ref().is_some_and(|head| head.persistent);
+        let persistent = unblocked && self.head.as_ref().is_some_and(|head| head.persistent);
         // What came behind the end of the body was not asked for.
         if persistent && self.sent == self.bytes.len() && self.carry.is_empty() {
             self.pool.give(&self.url.origin, link, self.clocks.seen);
@@ -794,7 +827,7 @@ impl Transfer {
                         self.full = count == scratch.len();
                         count
                     }
-                    Err(fault) if fault.would_block() => {
+                    Err(fault) if fault.is_nothing_yet() => {
                         self.full = false;
                         self.check(Instant::now())?;
                         return Ok(Received::Wait);

@@ -15,6 +15,7 @@ use penstock_core::policy::pool::Outcome;
 use penstock_core::stream::{Part, Sink};
 use penstock_core::usage::Usage;
 use penstock_core::write::Writer;
+use tokio::runtime::Handle;
 use tokio::time::{Instant as Moment, Sleep, sleep};
 
 use crate::account::{Account, Ending, Leased};
@@ -28,6 +29,9 @@ use crate::upstream::{Upstream, duration};
 /// For the end of the body after the stream has said that it is over: with it the connection can be used again, without
 /// it a slow server would hold up a client that has everything.
 const TAIL: Duration = Duration::from_millis(250);
+
+/// Between two looks of a stream without a client whether the proxy ends.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What stands for a word from the upstream while there is none: a comment, which readers of events pass over.
 const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
@@ -322,6 +326,9 @@ impl Flow {
 
     /// The client is told, and nothing follows.
     pub(crate) fn fail(&mut self, error: &Error) {
+        if self.account.is_none() {
+            return; // it was over already
+        }
         self.upstream = None;
         self.writer.error(error, self.operation);
         self.settle(Ending::Cut, Some(error));
@@ -343,9 +350,15 @@ impl Flow {
 
     /// Reads on to the usage without a client.
     async fn drain(mut self: Box<Self>) {
-        let limit = sleep(self.drain);
-        let mut limit = std::pin::pin!(limit);
+        let mut limit = std::pin::pin!(sleep(self.drain));
+        let mut look = std::pin::pin!(sleep(LOOK));
         std::future::poll_fn(|context| {
+            while look.as_mut().poll(context).is_ready() {
+                if self.account.as_ref().is_some_and(|account| account.shared.cutting.load(Ordering::Acquire)) {
+                    return Poll::Ready(());
+                }
+                look.as_mut().reset(Moment::now() + LOOK);
+            }
             if limit.as_mut().poll(context).is_ready() {
                 return Poll::Ready(());
             }
@@ -505,8 +518,9 @@ impl Drop for Streamed {
         if let Stage::Flowing(flow) = std::mem::replace(&mut self.stage, Stage::Over)
             && flow.on_disconnect == OnDisconnect::Drain
             && flow.account.is_some()
+            && let Ok(runtime) = Handle::try_current()
         {
-            tokio::spawn(flow.drain());
+            runtime.spawn(flow.drain());
         }
     }
 }

@@ -461,12 +461,12 @@ impl Bond {
                     if let Some(since) = down.take() {
                         let seconds = since.elapsed().as_secs_f64();
                         let given_up = std::mem::take(&mut lock(&self.notes).given_up);
-                        let lost = if given_up > 0 {
+                        let unsettled = if given_up > 0 {
                             format!("; {given_up} requests are not settled there")
                         } else {
                             String::new()
                         };
-                        log.say(&format!("redis at {} answers again after {seconds:.1} s{lost}", self.place));
+                        log.say(&format!("redis at {} answers again after {seconds:.1} s{unsettled}", self.place));
                     }
                     self.have_tried();
                     let Err(why) = self.attend(&line, &mut last).await else { return };

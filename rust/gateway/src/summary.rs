@@ -20,7 +20,7 @@ const SLOTS: usize = MINUTE + 1;
 /// Times of so many minutes are in the percentiles.
 pub(crate) const RECENT_MINUTES: usize = 5;
 
-/// Renard's preferred numbers, 20 to the decade, in hundredths: each is 12 % more than the one before, and 1, 2.5 and 5
+/// Renard's preferred numbers, 20 to the decade, in hundredths: each is about 12 % more than the one before, and 1, 2.5 and 5
 /// are among them.
 const RENARD: [u32; 20] =
     [100, 112, 125, 140, 160, 180, 200, 224, 250, 280, 315, 355, 400, 450, 500, 560, 630, 710, 800, 900];
@@ -398,7 +398,7 @@ mod tests {
     fn bounds_are_the_decimal_numbers_they_look_like() {
         assert_eq!(BOUNDS[..9], [0.001, 0.00112, 0.00125, 0.0014, 0.0016, 0.0018, 0.002, 0.00224, 0.0025]);
         assert_eq!(BOUNDS[BOUNDED - 3..], [800.0, 900.0, 1000.0]);
-        assert!(BOUNDS.windows(2).all(|pair| pair[0] < pair[1] && pair[1] / pair[0] < 1.13));
+        assert!(BOUNDS.windows(2).all(|pair| pair[0] < pair[1] && pair[1] / pair[0] < 1.15));
     }
 
     #[test]

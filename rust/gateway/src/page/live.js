@@ -14,7 +14,7 @@ const rate = (number) => (number > 0 && number < 10 ? number.toFixed(1) : count(
 
 function dollars(sum) {
   if (sum === 0) return "$0";
-  const places = sum >= 1000 ? 0 : sum >= 1 ? 2 : sum >= 0.01 ? 4 : 6;
+  const places = sum >= 1000 ? 0 : sum >= 1 ? 2 : sum >= 0.001 ? 4 : 6;
   return "$" + sum.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
 }
 
@@ -145,11 +145,11 @@ function show(told) {
   const deployments = told.deployments.toSorted((a, b) => a.group.localeCompare(b.group) || a.id.localeCompare(b.id));
   fill("deployments", deployments.map((deployment) => [
     { text: deployment.id, title: `${deployment.provider}: ${deployment.model}` },
-    { text: deployment.group, left: true },
     {
       text: deployment.health === "cooling" ? `cooling, ${span(deployment.cooling)}` : deployment.health,
       health: deployment.health, left: true,
     },
+    { text: deployment.group, left: true },
     count(deployment.in_flight), count(deployment.answered), failures(deployment.failed),
   ]), "There are none.");
 }
