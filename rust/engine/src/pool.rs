@@ -70,6 +70,7 @@ pub(crate) struct Turn {
     origin: Origin,
     /// The connection has still to say how many it may carry: it rings when it does.
     early: bool,
+    process: u32,
 }
 
 impl Turn {
@@ -94,6 +95,9 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            return; // a forked child has a copy, of locks too that may never be opened again
+        }
         let mut all = lock(&self.pool.shared);
         let shared = all.entry(self.origin.clone()).or_default();
         shared.connecting = false;
@@ -165,7 +169,12 @@ impl Pool {
         shared.connecting = true;
         drop(all);
         drop(bad);
-        Joined::Connect(Some(Turn { pool: self.clone(), origin: origin.clone(), early: false }))
+        Joined::Connect(Some(Turn {
+            pool: self.clone(),
+            origin: origin.clone(),
+            early: false,
+            process: std::process::id(),
+        }))
     }
 
     fn idle(&self) -> MutexGuard<'_, Option<HashMap<Origin, Vec<Idle>>>> {
