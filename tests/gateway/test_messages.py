@@ -316,6 +316,17 @@ def test_a_user_too_long_for_others_is_the_same_each_time() -> None:
     )
 
 
+def test_what_is_said_to_the_proxy_and_what_is_let_through() -> None:
+    assert parameters(drop_params=True, metadata={"tags": ["a"], "user_id": "me"}) == {
+        "drop_params": True,
+        "user": "me",
+    }
+    request = body(container="c", context_management={"edits": []}, thinking={"type": "disabled"})
+    passed = chat_of(request, "anthropic", {"container", "context_management"})[1]
+    assert passed["container"] == "c"
+    assert passed["context_management"] == {"edits": []}
+
+
 # What cannot be said --------------------------------------------------------------------------------------------------
 
 

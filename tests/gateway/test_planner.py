@@ -164,11 +164,22 @@ def test_dropped_parameters(plan: Plan) -> None:
 
 
 def test_requests_of_the_messages_api(plan: Plan) -> None:
-    pytest.importorskip("penstock.gateway.messages", reason="external: not here yet")
-    fields = {"max_tokens": 5, "system": "Be brief.", "stop_sequences": ["END"], "stream": True}
+    system = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]
+    fields = {"max_tokens": 5, "system": system, "stop_sequences": ["END"], "stream": True}
     job = plan("openai/m", fields, operation="messages")
-    assert job.sent["messages"][-1]["role"] == "user"
+    # Each upstream in its own words: one knows marks for a cache, the other would refuse them.
+    assert job.sent["messages"] == [{"role": "system", "content": "Be brief."}, *MESSAGES]
     assert (job.sent["max_completion_tokens"], job.sent["stop"], job.sent["stream"]) == (5, ["END"], True)
+    job = plan("anthropic/claude-sonnet-4-5", fields, operation="messages")
+    assert job.sent["system"] == system
+    assert (job.sent["max_tokens"], job.sent["stop_sequences"], job.sent["stream"]) == (5, ["END"], True)
+    fields = {"max_tokens": 5, "container": "c"}
+    refused = plan("anthropic/claude-sonnet-4-5", fields, operation="messages").refused
+    assert refused is not None
+    assert (refused["status"], refused["param"]) == (400, "container")
+    allowed = ["container"]
+    job = plan("anthropic/claude-sonnet-4-5", fields, operation="messages", allowed_openai_params=allowed)
+    assert job.sent["container"] == "c"
 
 
 # What is refused ------------------------------------------------------------------------------------------------------

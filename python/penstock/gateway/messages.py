@@ -4,7 +4,7 @@ An upstream that takes blocks gets them as they came. Any other gets what OpenAI
 told of what has none. Marks for caches and thinking signed by somebody else are nobody's loss there, and left out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from hashlib import sha256
 from typing import Any, NoReturn
 
@@ -26,6 +26,9 @@ THINKING = MARKS | {"gemini", "cohere", "ollama"}
 
 SAME = ("max_tokens", "temperature", "top_p", "top_k", "stream")
 
+OURS = ("drop_params", "additional_drop_params", "allowed_openai_params")
+"""What clients may say to this proxy, in either language."""
+
 LEFT_OUT = ("model", "cache_control", "context_management", "diagnostics")
 """The model is not said here; the others are about how the service does it, and change nothing about what is asked."""
 
@@ -33,8 +36,12 @@ LONGEST_USER = 64
 """Characters: servers refuse a `user` that is longer."""
 
 
-def chat_of(body: Mapping[str, Any], family: str = "anthropic") -> tuple[list[Json], Json]:
+def chat_of(
+    body: Mapping[str, Any], family: str = "anthropic", passes: Collection[str] = ()
+) -> tuple[list[Json], Json]:
     """The messages of a request and its other parameters, for an upstream of this family.
+
+    Fields named in `passes` go as they are.
 
     Raises:
         BadRequestError: what is not as the API has it, or cannot be said to this upstream; `param` says where it is.
@@ -45,11 +52,11 @@ def chat_of(body: Mapping[str, Any], family: str = "anthropic") -> tuple[list[Js
         messages.append({"role": "system", "content": _content(given["system"], "system", family)})
     for place, turn in _places(given.get("messages"), "messages"):
         messages += _turn(_object(turn, place), place, family)
-    parameters = {name: given[name] for name in SAME if name in given}
+    parameters = {name: given[name] for name in (*SAME, *OURS, *passes) if name in given}
     for name, read in FIELDS.items():
-        if name in given:
+        if name in given and name not in parameters:
             parameters.update(read(given[name], family))
-    for name in given.keys() - {"system", "messages", *SAME, *FIELDS, *LEFT_OUT}:
+    for name in given.keys() - {"system", "messages", *FIELDS, *LEFT_OUT, *parameters}:
         _cannot(name, "it has no equal in chat completions")
     return messages, parameters
 
@@ -64,7 +71,8 @@ def _stop(value: Any) -> Json:
 
 def _metadata(value: Any, family: str) -> Json:
     metadata = _object(value, "metadata")
-    for name in metadata.keys() - {"user_id"}:
+    # The tags have chosen the deployment.
+    for name in metadata.keys() - {"user_id", "tags"}:
         _cannot(f"metadata.{name}", "only user_id is known")
     user = metadata.get("user_id")
     if user is None:

@@ -150,7 +150,7 @@ class Planner:
         if job.operation == "messages":
             from .messages import chat_of
 
-            messages, given = chat_of(body, deployment.family)
+            messages, given = chat_of(body, deployment.family, deployment.passes)
         else:
             messages = body.pop("messages", None)
             given = body
