@@ -404,6 +404,15 @@ def share(samples: list[float], part: float) -> float:
     return sorted(samples)[min(len(samples) - 1, int(len(samples) * part))]
 
 
+def alive(base: str) -> None:
+    """No gateway's failure if it is not: then all of this is for nothing."""
+    host, _, port = base.removeprefix("http://").partition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise SystemExit(f"the upstream is gone: {error}") from None
+
+
 def delayed(took: float) -> bool:
     """Whether this looks like an acknowledgement that was waited for."""
     return DELAYED[0] <= took <= DELAYED[1]
@@ -551,6 +560,7 @@ def main() -> None:
                     try:
                         answer = measured(gateway, cell, folder, quick=options.quick)
                     except (RuntimeError, subprocess.TimeoutExpired) as error:
+                        alive(base)
                         gateway.failures[shape] = str(error)
                         samples[shape].pop(gateway.name, None)
                         continue
