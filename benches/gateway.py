@@ -527,6 +527,7 @@ def main() -> None:
     if sys.platform != "linux":
         raise SystemExit("this one reads other processes' clocks, which is done so on Linux only")
     measure.raise_file_limit()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # and with it what it has started
     installed = measure.versions()
     shapes = {shape: cell for shape, cell in CELLS.items() if measure.wanted(shape, options.cells)}
     rounds = 1 if options.quick else options.rounds

@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("--penstock", default=f"{shlex.quote(sys.executable)} -m penstock proxy", help="how it starts")
     options = parser.parse_args()
     measure.raise_file_limit()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # and with it what it has started
     with (
         upstream.serve() as base,
         tempfile.TemporaryDirectory() as place,
