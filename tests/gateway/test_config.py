@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from penstock.gateway.compile import tables_of
 from penstock.gateway.config import Config, of_models, parse, read, reference, weakness
 from penstock.gateway.schema import SCHEMA, Key, Section, sections
 from penstock.router import STRATEGIES
@@ -301,6 +302,9 @@ def test_what_is_no_config_at_all(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe4")
     (problem,) = read(tmp_path / "latin.yaml", {}).problems
     assert "not UTF-8" in problem.message
+    # Nothing that could not be read has tables.
+    for text in ("", "- model_list", "model_list: [", "model_list: 7"):
+        assert tables_of(parsed(text)) is None
 
 
 def test_no_problem_shows_a_secret() -> None:

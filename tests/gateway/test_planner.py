@@ -245,6 +245,17 @@ def test_nonsense_is_the_clients_fault(plan: Plan, fields: dict[str, Any]) -> No
     assert job.refused["status"] == 400
 
 
+@pytest.mark.parametrize("body", [b'{"messages":[],"seed":1e999}', b'{"messages":"\\ud83d"}', b'{"messages":"\xff"}'])
+def test_json_that_is_none_is_the_clients_fault(body: bytes) -> None:
+    planner = Planner(compiled(entry("openai/m")).deployments)
+    job = Job("m#0", {})
+    job.body = body
+    planner.plan(job)
+    assert job.refused is not None
+    assert (job.refused["status"], job.refused["name"]) == (400, "BadRequestError")
+    planner.close()
+
+
 def test_what_nobody_foresaw_is_an_answer_too(plan: Plan, caplog: pytest.LogCaptureFixture) -> None:
     planner = Planner(compiled(entry("openai/m")).deployments)
     job = Job("nobody", {})

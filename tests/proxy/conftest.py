@@ -178,7 +178,7 @@ class Proxy:
         self.master = "sk-" + secrets.token_urlsafe(32)
         self.port = free_port()
         self.scheme = "https" if certified else "http"
-        self.options = list(options)
+        self.options = [*options] if "--host" in options else ["--host", "127.0.0.1", *options]
         if certified:
             self.options += ["--ssl-certfile", str(certified[0]), "--ssl-keyfile", str(certified[1])]
         self.environment = environment or {}

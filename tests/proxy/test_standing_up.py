@@ -62,6 +62,14 @@ def serves(proxy: Any, key: str) -> None:
     assert proxy.ask("fast", key=key).json()["choices"][0]["message"]["content"] == HELLO
 
 
+def logged(proxy: Any, text: str) -> None:
+    """It stands in the log, or will soon."""
+    deadline = time.monotonic() + 5
+    while text not in proxy.said():
+        assert time.monotonic() < deadline, proxy.said()
+        time.sleep(0.02)
+
+
 # ---- who takes his time
 
 
@@ -154,19 +162,23 @@ def test_a_body_that_is_too_large(small: Any) -> None:
 
 def test_a_head_that_is_too_large(small: Any) -> None:
     key = small.key()
-    for lines in (["x-long: " + "x" * 100_000], [f"x-{number}: y" for number in range(20_000)]):
+    for lines in (
+        ["x-long: " + "x" * 17_000],
+        ["x-long: " + "x" * 1_000_000],
+        [f"x-{number}: {'y' * 400}" for number in range(60)],
+        [f"x-{number}: y" for number in range(200_000)],
+    ):
         with small.connect() as sock:
             with contextlib.suppress(ConnectionError):
                 sock.sendall(request(key, body_of("fast"), *lines))
-            statuses, closed = told(sock)
-            assert statuses in ([431], [400], [])  # [] if it did not read what it was told
-            assert closed
+            assert told(sock)[0] in ([431], [])  # []: it went away from what it was still being told
     with small.connect() as sock:
         with contextlib.suppress(ConnectionError):
             sock.sendall(b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n")
-        statuses, closed = told(sock)
-        assert statuses in ([414], [431], [400], [])
-        assert closed
+        assert told(sock)[0] in ([414], [431], [])
+    with small.connect() as sock:
+        sock.sendall(request(key, body_of("fast"), "x-long: " + "x" * 15_000))
+        assert told(sock)[0] == [200]
     serves(small, key)
 
 
@@ -197,7 +209,7 @@ def test_json_that_is_none(shared: Any, key: str, case: str, path: str) -> None:
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
     response = shared.client.post(shared.url + path, headers=headers, content=BROKEN[case])
     # What is only odd goes to the upstream, which minds or not; this one has no embeddings.
-    others = {200} if case == "a number without end" else {404} if path.endswith("embeddings") else set()
+    others = {404} if path.endswith("embeddings") else {200} if case == "a number without end" else set()
     assert response.status_code in {400, 422, *others}, response.text[:300]
     assert response.status_code == 200 or response.json()["error"]["message"]
     assert len(response.content) < 4096 or response.status_code == 200
@@ -334,7 +346,7 @@ def test_tls_at_the_plain_door(start: Any, config: dict[str, Any]) -> None:
     with proxy.connect() as sock, pytest.raises((ssl.SSLError, ConnectionError)):
         context.wrap_socket(sock, server_hostname="localhost")
     assert time.monotonic() - began < 5
-    assert "TLS" in proxy.said()
+    logged(proxy, "TLS")
     serves(proxy, proxy.master)
 
 
@@ -355,7 +367,7 @@ def test_plain_at_the_tls_door(start: Any, config: dict[str, Any], tmp_path: Pat
     assert closed
     assert STATUS.findall(found) == [b"400"]
     assert b"https" in found
-    assert "https" in proxy.said()
+    logged(proxy, "https")
     with proxy.connect() as sock:  # half a hello, and then silence
         sock.sendall(b"\x16\x03\x01\x02\x00\x01")
     with proxy.connect() as sock, pytest.raises(ssl.SSLError):  # and one who does not trust
@@ -394,14 +406,16 @@ def test_who_does_not_read_is_held_back(start: Any, up: Upstream, config: dict[s
     assert now < 10 * (20 << 20), f"{now >> 20} MiB taken"
     assert proxy.memory() - before < 10 << 10, "KiB more than before"
     serves(proxy, key)
-    found, closed = read(clients[0], 30)
-    assert closed
-    assert found.rstrip().endswith(b"data: [DONE]\n\n\r\n0")
+    # Who reads again is served again.
+    taken = 0
+    while taken < 30 << 20:
+        taken += len(clients[0].recv(1 << 16))
+    assert sent() > now
     for sock in clients:
         sock.close()
     up.wait(lambda stats: all(each["seconds"] is not None for each in stats["requests"]), 20)
     rows = proxy.settled(len(up.stats()["requests"]))
-    assert [row["outcome"] for row in rows].count("left") == 9
+    assert [row["outcome"] for row in rows].count("left") == 10
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,8 @@ def tables_of(config: Config, *, allow_unauthenticated: bool = False) -> Compile
 
     Nothing is sent to anybody.
     """
+    if not config.values:
+        return None  # it could not be read
     hooks = _hooks(config)
     entries = list(_entries(config))
     _name(config, entries)

@@ -145,7 +145,11 @@ class Planner:
                         tokens.drop(*used)
 
     def _call(self, job: Job, deployment: Deployment) -> Call:
-        body = orjson.loads(job.body)
+        try:
+            body = orjson.loads(job.body)
+        except orjson.JSONDecodeError as error:
+            # The native module has seen that it is an object; a number may yet be too large, a character half a pair.
+            raise BadRequestError(f"the body is no JSON object: {error}") from None
         stream = bool(body.get("stream"))
         if job.operation == "messages":
             from .messages import chat_of

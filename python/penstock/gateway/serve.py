@@ -142,8 +142,12 @@ def _attend(gateway: "Gateway", server: "Server", signals: "SimpleQueue[int]", o
         if got == over:
             return
         if hasattr(signal, "SIGHUP") and got == signal.SIGHUP:
-            with suppress(ConfigError):  # it has been logged
+            try:
                 server.reload()
+            except ConfigError:
+                pass  # it has been logged
+            except Exception:
+                log.exception("the old config stays")
             continue
         if draining is not None:
             out.write("penstock: at once\n")

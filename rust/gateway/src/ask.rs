@@ -117,6 +117,10 @@ struct Field {
 impl Ask {
     /// Reads the body; `model` is that of the path, if it has one.
     pub(crate) fn read(body: Bytes, model: Option<&str>) -> Result<Self, Problem> {
+        if let Err(error) = std::str::from_utf8(&body) {
+            let message = format!("the body is no JSON object: it is not UTF-8 at byte {}", error.valid_up_to());
+            return Err(Problem::new(Class::BadRequest, "", message));
+        }
         let mut ask = Self {
             body: Bytes::new(),
             model: model.unwrap_or_default().to_owned(),
@@ -334,6 +338,13 @@ mod tests {
         assert_eq!(ask.user.as_deref(), Some("u"));
         let prompt = text.len() as u64 / 4;
         assert_eq!(ask.estimate(), (prompt, prompt + 100));
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_no_json() {
+        let body = Bytes::from_static(b"{\"model\":\"m\",\"messages\":\"\xff\"}");
+        let error = Ask::read(body, None).unwrap_err().error;
+        assert_eq!(error.message, "the body is no JSON object: it is not UTF-8 at byte 25");
     }
 
     #[test]

@@ -29,11 +29,18 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
     let id = format!("req_{:032x}", fastrand::u128(..));
     let origin = allowed_origin(&state, request.headers());
     let dialect = if request.uri().path().ends_with("/messages") { Operation::Messages } else { Operation::Chat };
-    let mut response = match dispatch(&shared, &state, request, &id).await {
-        Ok(response) => response,
-        Err(problem) => refusal(&problem, dialect),
+    let chunked = request.headers().contains_key("transfer-encoding");
+    let answered = match head(&state, &request) {
+        Ok(()) => dispatch(&shared, &state, request, &id).await,
+        Err(problem) => Err(problem),
     };
+    let mut response = answered.unwrap_or_else(|problem| refusal(&problem, dialect));
     let headers = response.headers_mut();
+    if chunked {
+        // RFC 9112, 6.1: no request may follow one with both lengths. Of one whose coding comes first the other length
+        // is not seen here; and whoever stands before us may have gone by it.
+        headers.insert("connection", HeaderValue::from_static("close"));
+    }
     set(headers, "x-request-id", &id);
     if let Some(origin) = origin {
         headers.insert("access-control-allow-origin", origin);
@@ -41,6 +48,23 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
         headers.append("vary", HeaderValue::from_static("origin"));
     }
     response
+}
+
+/// Refuses heads that are too long, or say two lengths of the body.
+fn head(state: &State, request: &Request<Incoming>) -> Result<(), Problem> {
+    let headers = request.headers();
+    let target = request.uri();
+    let target = target.path().len() + target.query().map_or(0, str::len);
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let limit = state.settings.max_head;
+    if size + target > limit {
+        let message = format!("the request's head has more than {limit} bytes");
+        return Err(Problem::new(Class::BadRequest, "head_too_large", message).with_status(431));
+    }
+    if headers.contains_key("transfer-encoding") && headers.contains_key("content-length") {
+        return Err(Problem::new(Class::BadRequest, "", "both content-length and transfer-encoding"));
+    }
+    Ok(())
 }
 
 async fn dispatch(
