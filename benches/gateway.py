@@ -49,6 +49,9 @@ DELAYED = (35_000, 60_000)
 a sender that waited for it: 40 ms on Linux. Only where streams are short and alone does nothing else take so long.
 """
 
+QUIET, IDLE = 1.1, 0.02
+"""A gateway that takes less than so much of a core over so many seconds has nothing left to do."""
+
 CHAT = "/v1/chat/completions"
 
 
@@ -127,6 +130,18 @@ class Tree:
                 total += time.clock_gettime((~pid << 3) | 2)
         return total
 
+    def quiet(self) -> float:
+        """Its CPU once it has nothing left to do: whoever writes accounts does so when the answers are long sent."""
+        deadline = time.monotonic() + PATIENCE
+        now = self.cpu()
+        while time.monotonic() < deadline:
+            before = now
+            time.sleep(QUIET)
+            now = self.cpu()
+            if now - before < IDLE * QUIET:
+                break
+        return now
+
     def memory(self) -> float:
         """MiB that are resident."""
         total = 0
@@ -152,6 +167,9 @@ class Gateway:
     slow: bool = False
     failures: dict[str, str] = field(default_factory=dict)
     """By cell, why it has no figures."""
+    asked: int = 0
+    accounts: Callable[[], int] | None = None
+    """How many requests it has accounted."""
 
     @property
     def translates(self) -> bool:
@@ -254,7 +272,12 @@ def penstock(base: str, folder: Path, command: str) -> Iterator[Gateway]:
         address = f"127.0.0.1:{port}"
         await_ready(process, f"http://{address}/health/readiness")
         key = get(f"http://{address}/key/generate", key=master, body={"key_alias": "bench"})["key"]
-        yield Gateway("penstock", address, Tree(process.pid), key=key)
+
+        def accounts() -> int:
+            found: int = get(f"http://{address}/spend", key=master)["requests"]
+            return found
+
+        yield Gateway("penstock", address, Tree(process.pid), key=key, accounts=accounts)
 
 
 @contextlib.contextmanager
@@ -399,10 +422,12 @@ def measured(gateway: Gateway, cell: Cell, folder: Path, *, quick: bool) -> dict
     if cell.route.startswith("translated") and not gateway.translates:
         options += ["--end", '{"type":"message_stop"']
     drive(gateway, warm, 1, 3, *options)
-    before, memory = (gateway.tree.cpu(), gateway.tree.memory()) if gateway.tree else (0.0, 0.0)
+    before, memory = (gateway.tree.quiet(), gateway.tree.memory()) if gateway.tree else (0.0, 0.0)
     with Watch(gateway.tree) as watch:
         found = drive(gateway, file, at_once, requests, *options)
-    cpu = gateway.tree.cpu() - before if gateway.tree else 0.0
+    gateway.asked += 3 + requests
+    meanwhile = gateway.tree.cpu() - before if gateway.tree else 0.0
+    cpu = gateway.tree.quiet() - before if gateway.tree else 0.0
     items = found["requests"] * (cell.chunks or 1)
     rest = [total - first for total, first in zip(found["total"], found["first"], strict=True)]
     answer = {
@@ -415,7 +440,7 @@ def measured(gateway: Gateway, cell: Cell, folder: Path, *, quick: bool) -> dict
         "usages": found["usages"] / found["requests"],
     }
     if gateway.tree:
-        answer |= {"cpu": cpu / items * 1e6, "cores": cpu / found["seconds"], "before": memory}
+        answer |= {"cpu": cpu / items * 1e6, "cores": meanwhile / found["seconds"], "before": memory}
         if watch.peak:
             answer |= {"peak": watch.peak, "each": max(0.0, watch.peak - memory) * 1024 / at_once}
     if found["late"]:
@@ -530,6 +555,11 @@ def main() -> None:
                         samples[shape].pop(gateway.name, None)
                         continue
                     samples[shape].setdefault(gateway.name, []).append(answer)
+        for gateway in gateways:
+            if gateway.accounts is not None and not gateway.failures and gateway.accounts() != gateway.asked:
+                raise SystemExit(
+                    f"{gateway.name}: {gateway.accounts()} of {gateway.asked} requests are in its accounts"
+                )
     cells = cells_of(samples)
     failures = {gateway.name: gateway.failures for gateway in gateways if gateway.failures}
     for shape, found in cells.items():
