@@ -140,6 +140,9 @@ bench-engine: $(BENCH_VENV)/.ready $(LOAD) ## sockets to chunks, one round witho
 bench-gateway: $(BENCH_VENV)/.ready $(LOAD) ## the gateways, one round with a tenth of the requests (about two minutes)
 	$(BENCH_PY) benches/gateway.py --quick
 
+soak: $(BENCH_VENV)/.ready $(LOAD) ## the gateway for an hour: does it keep its memory and its accounts
+	$(BENCH_PY) benches/soak.py
+
 callgrind: $(BENCH_VENV)/.ready | check-cargo ## instructions per chunk, in Rust and from Python
 	$(BENCH_PY) benches/callgrind.py --only penstock,split
 
