@@ -702,7 +702,7 @@ def test_rows_that_failed_show_in_the_exit_status(tmp_path: Path, up: Upstream) 
 @pytest.mark.skipif(sys.platform == "win32", reason="external: no SIGINT for one process")
 def test_ctrl_c_finishes_what_is_in_flight_and_says_how_to_go_on(tmp_path: Path, up: Upstream) -> None:
     path, out = write(tmp_path / "in.jsonl", batch(500)), tmp_path / "out.jsonl"
-    options = ["--model", "openai/hello?delay=2", "--api-base", up.base_url, "--api-key", KEY, "--max-in-flight", "6"]
+    options = ["--model", "openai/hello?delay=20", "--api-base", up.base_url, "--api-key", KEY, "--max-in-flight", "6"]
     with subprocess.Popen(command(str(path), str(out), *options), stderr=subprocess.PIPE, text=True) as process:
         up.wait(lambda stats: stats["models"].get("hello", {"requests": 0})["requests"] > 20, 30)
         process.send_signal(signal.SIGINT)

@@ -725,6 +725,7 @@ class DeploymentStatus:
     def whole(self) -> float | None:
         """Seconds to a whole response, likewise."""
 
+@final
 class Gateway:
     """The data plane of the proxy: an HTTP server on threads of its own, none of which ever waits for Python.
 
@@ -738,7 +739,7 @@ class Gateway:
         ValueError: tables that cannot be; the message says what and where.
     """
 
-    def __init__(self, tables: Buffer, /) -> None: ...
+    def __new__(cls, tables: Buffer, /) -> Self: ...
     def listen(
         self, host: str, port: int, /, *, workers: int = 1, cert: tuple[str | PathLike[str], str | PathLike[str]] | None = None
     ) -> int:
@@ -790,6 +791,7 @@ class Gateway:
     def close(self) -> None:
         """Ends the threads."""
 
+@final
 class Job:
     """Something that the proxy cannot do alone, to be answered once. Dropped without an answer, it is a 5xx.
 

@@ -31,6 +31,7 @@ if sys.platform == "win32":
 from penstock._native import Gateway
 
 KEY = "sk-" + "k" * 43
+OTHER = "sk-" + "o" * 43  # has no limits
 ID = hashlib.sha256(KEY.encode()).hexdigest()
 BODY = {"model": "fast", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 40}
 ESTIMATE = len(json.dumps(BODY, separators=(",", ":"))) // 4 + 40
@@ -40,11 +41,13 @@ COST = TOKENS * PRICE
 BILLIONTHS = 106_000_000  # the same
 PATIENCE = 0.05
 # What a machine with other things to do may add to a wait.
-SLACK = 0.25
+SLACK = 1.0
 
 
 class Server:
-    """A private Redis or Valkey server, which remembers what it was told when it is killed."""
+    """A private Redis or Valkey server. One that `lasts` remembers what it was told when it is killed."""
+
+    lasts = False
 
     def __init__(self, binary: str, folder: Path) -> None:
         self.binary, self.folder = binary, folder
@@ -58,7 +61,9 @@ class Server:
 
     def start(self) -> None:
         """Starts it, and waits until it answers."""
-        settings = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": "", "appendonly": "yes"}
+        settings = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": ""}
+        if self.lasts:
+            settings |= {"appendonly": "yes", "appendfsync": "always"}
         words = [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen([self.binary, *words], stdout=log, stderr=log)
@@ -121,6 +126,15 @@ class Server:
 
 
 @pytest.fixture
+def lasting(server: Server) -> Server:
+    """One that remembers."""
+    server.kill()
+    server.lasts = True
+    server.start()
+    return server
+
+
+@pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
     if binary is None:
@@ -147,7 +161,8 @@ def tables(upstream: Upstream, url: str, model: str = "hello", **redis: Any) -> 
         {
             "groups": [{"name": "fast", "deployments": ["a"], "max_retries": 0}],
             "deployments": [{**deployment, "price": price}],
-            "settings": {"redis": {"url": url, "nodes": 2, **redis}},
+            # A machine with other things to do may not answer in 50 ms, and that is not what most tests are about.
+            "settings": {"redis": {"url": url, "nodes": 2, "patience": 5.0, **redis}},
         }
     ).encode()
 
@@ -173,8 +188,9 @@ class Node:
         self.client.close()
         self.gateway.close()
 
-    def ask(self, **more: Any) -> httpx.Response:
-        return self.client.post("/v1/chat/completions", json={**BODY, **more})
+    def ask(self, key: str = KEY, **more: Any) -> httpx.Response:
+        headers = {"authorization": f"Bearer {key}"}
+        return self.client.post("/v1/chat/completions", json={**BODY, **more}, headers=headers)
 
     def rows(self) -> tuple[list[dict[str, Any]], list[str]]:
         """What is in the books, and what was said beside."""
@@ -339,15 +355,15 @@ def test_a_part_of_a_limit_is_one_at_least(server: Server, upstream: Upstream) -
 
 
 @pytest.mark.parametrize(("budgets_when_down", "status"), [("closed", 503), ("open", 200)])
-def test_budgets_while_it_is_down(server: Server, upstream: Upstream, budgets_when_down: str, status: int) -> None:
-    with two(tables(upstream, server.url, budgets_when_down=budgets_when_down), budget=1.0) as nodes:
+def test_budgets_while_it_is_down(lasting: Server, upstream: Upstream, budgets_when_down: str, status: int) -> None:
+    with two(tables(upstream, lasting.url, budgets_when_down=budgets_when_down), budget=1.0) as nodes:
         assert nodes[0].ask().status_code == 200
-        server.kill()
+        lasting.kill()
         assert nodes[0].ask().status_code == status
-        server.start()
+        lasting.start()
         wait_for(lambda: nodes[0].ask().status_code == 200)
         sent = 2 if status == 503 else 3
-        wait_for(lambda: server.table("purse")["spent"] == sent * BILLIONTHS)
+        wait_for(lambda: lasting.table("purse")["spent"] == sent * BILLIONTHS)
 
 
 def test_keys_without_limits_ask_nobody(server: Server, upstream: Upstream) -> None:
@@ -356,45 +372,53 @@ def test_keys_without_limits_ask_nobody(server: Server, upstream: Upstream) -> N
         assert node.ask().status_code == 200
 
 
-def test_it_comes_and_goes_under_load(server: Server, upstream: Upstream) -> None:
-    waits: list[tuple[float, float]] = []
+def test_it_comes_and_goes_under_load(lasting: Server, upstream: Upstream) -> None:
+    waits: dict[str, list[tuple[float, float]]] = {KEY: [], OTHER: []}
     stop = threading.Event()
-    with two(tables(upstream, server.url, budgets_when_down="open"), rpm=1_000_000, budget=1e6) as nodes:
+    with two(
+        tables(upstream, lasting.url, budgets_when_down="open", patience=PATIENCE), rpm=1_000_000, budget=1e6
+    ) as nodes:
+        for node in nodes:
+            node.gateway.put_keys(json.dumps([{"id": hashlib.sha256(OTHER.encode()).hexdigest()}]).encode())
 
         def load(number: int) -> None:
+            # Beside those who ask the server go as many who do not: they have the same machine.
+            key = (KEY, OTHER)[number // 2 % 2]
             while not stop.is_set():
                 begun = time.monotonic()
-                assert nodes[number % 2].ask().status_code == 200
-                waits.append((begun, time.monotonic() - begun))
+                assert nodes[number % 2].ask(key).status_code == 200
+                waits[key].append((begun, time.monotonic() - begun))
 
-        with ThreadPoolExecutor(4) as pool:
-            loads = [pool.submit(load, number) for number in range(4)]
+        with ThreadPoolExecutor(8) as pool:
+            loads = [pool.submit(load, number) for number in range(8)]
             try:
                 time.sleep(1)
                 killed = time.monotonic()
-                server.kill()
+                lasting.kill()
                 time.sleep(1)
-                server.start()
+                lasting.start()
                 back = time.monotonic()
-                wait_for(lambda: all(settled(server, node) for node in nodes))
+                wait_for(lambda: all(settled(lasting, node) for node in nodes), 30)
                 time.sleep(0.5)
             finally:
                 stop.set()
         for each in loads:
             each.result()
         books = [node.rows() for node in nodes]
-        answered = sum(len(rows) for rows, _ in books)
-        wait_for(lambda: server.table("purse").get("spent") == answered * BILLIONTHS)
-        assert server.under_way() == 0
-        assert server.table("minute")["r"] == pytest.approx(answered, abs=4)
-        usual = sorted(wait for begun, wait in waits if begun < killed)
-        during = sorted(wait for begun, wait in waits if killed <= begun < back)
-        print("usual", told(usual), "down", told(during))
-        assert during[len(during) // 2] < usual[len(usual) // 2] + PATIENCE
-        assert during[-1] < usual[-1] + PATIENCE + SLACK
+        answered = len([row for rows, _ in books for row in rows if row["key"] == ID])
+        wait_for(lambda: lasting.table("purse").get("spent") == answered * BILLIONTHS)
+        assert lasting.under_way() == 0
+        # What was asked when the server went may count twice, for a minute.
+        assert answered <= lasting.table("minute")["r"] <= answered + 40
+        down = {key: sorted(wait for begun, wait in found if killed <= begun < back) for key, found in waits.items()}
+        print("down", told(down[KEY]), "beside", told(down[OTHER]))
+        for part in (0.5, 0.9):
+            mine, others = (down[key][int(len(down[key]) * part)] for key in (KEY, OTHER))
+            assert mine < others + PATIENCE
         for _, notes in books:
-            assert len([note for note in notes if "does not answer" in note]) == 1, notes
-            assert len([note for note in notes if "answers again" in note]) == 1, notes
+            assert len([note for note in notes if "does not answer" in note]) >= 1, notes
+            assert len([note for note in notes if "answers again" in note]) >= 1, notes
+            assert len(notes) < 10, notes
 
 
 def settled(server: Server, node: Node) -> bool:
@@ -411,7 +435,7 @@ def told(waits: list[float]) -> str:
 
 
 def test_one_that_hangs_is_waited_for_once(server: Server, upstream: Upstream) -> None:
-    with Node(tables(upstream, server.url), rpm=100_000) as node:
+    with Node(tables(upstream, server.url, patience=PATIENCE), rpm=100_000) as node:
         usual = sorted(timed(node) for _ in range(50))
         server.pause()
         try:
@@ -421,8 +445,7 @@ def test_one_that_hangs_is_waited_for_once(server: Server, upstream: Upstream) -
         print("usual", told(usual), "hung", told(sorted(hung)))
         # The first one waits its 50 ms, and the others do not.
         assert PATIENCE <= hung[0] < usual[-1] + PATIENCE + SLACK
-        assert sorted(hung)[len(hung) // 2] < usual[len(usual) // 2] + 0.03
-        assert len([wait for wait in hung if wait > PATIENCE]) <= 10
+        assert sorted(hung[1:])[len(hung) // 2] < usual[len(usual) // 2] + PATIENCE / 2
 
 
 def timed(node: Node) -> float:
@@ -546,8 +569,7 @@ def test_two_processes_and_one_that_dies(server: Server, upstream: Upstream) -> 
             assert second.post("/chat/completions", json=BODY).status_code == 429
             # Two places are free again, and the third is not.
             for _ in range(2):
-                stream = retried(second, stack, streamed)
-                assert stream.status_code == 200
+                assert retried(second, stack, streamed).status_code == 200
             assert 0.3 < time.monotonic() - killed < 5
             assert second.post("/chat/completions", json=BODY).status_code == 429
 

@@ -414,7 +414,7 @@ REDIS = Section(
             "when_down",
             choice("share", "open", "closed"),
             "share",
-            "Limits while it is down: the local share, none, or all refused.",
+            "Limits while it is down: each gateway's part, the whole on each, or all refused.",
         ),
         Key("budgets_when_down", choice("closed", "open"), "closed", "Budgets while it is down."),
         Key("lease", SECONDS, 30.0, "After which the requests of a node that has died no longer count as under way."),
@@ -474,7 +474,7 @@ GENERAL = Section(
         Key("cors", TEXTS, (), "Origins whose pages may call the gateway; `*`: all."),
         Key("public_health", FLAG, True, "Whether /health and /metrics need no key."),
         Key("proxy_headers", FLAG, True, "Whether answers have x-penstock-... headers: deployment, attempts, cost."),
-        Key("redis", REDIS, None, "Limits, budgets and cooldowns shared by several gateways."),
+        Key("redis", REDIS, None, "Limits and budgets of keys, shared by several gateways."),
         Key(
             "flush_seconds",
             SECONDS,

@@ -2,7 +2,7 @@
 //!
 //! A request asks the server once before it is let in, by a script that checks and takes all at once, and is settled
 //! there when it has ended, which nobody waits for. One thread holds the connection: it makes it, and again when it is
-//! lost, and carries the settlements. The workers ask over it. What is not answered in [`PATIENCE`] is not waited for,
+//! lost, and carries the settlements. The workers ask over it. What is not answered in time is not waited for,
 //! by that request or by any other until the server answers again.
 
 use std::collections::{HashMap, VecDeque};
@@ -24,8 +24,6 @@ use crate::state::Shared;
 use crate::tables::{self, WhenDown};
 use crate::upstream::duration;
 
-/// How long a request waits for the server.
-const PATIENCE: Duration = Duration::from_millis(50);
 /// How long the thread does, which keeps nobody waiting.
 const CALM: Duration = Duration::from_secs(1);
 /// Pauses between attempts to connect: the first, and the longest.
@@ -97,6 +95,8 @@ struct Bond {
     /// Where the server is: nothing secret.
     place: String,
     prefix: String,
+    /// How long a request waits for the server.
+    patience: Duration,
     /// A request that is not heard of for so long is no longer under way: its node has died.
     lease: Duration,
     /// This process among all.
@@ -250,6 +250,7 @@ impl Commons {
             client: Client::open(info).map_err(wrong)?,
             place,
             prefix: table.prefix.clone(),
+            patience: duration(table.patience).ok_or("redis: patience is seconds")?,
             lease: duration(table.lease).filter(|lease| !lease.is_zero()).ok_or("redis: lease is seconds")?,
             node: format!("{:016x}", fastrand::u64(..)),
             scripts: Scripts::new(),
@@ -339,7 +340,7 @@ impl Pass {
         self.open.asked.store(true, Ordering::Release);
         let question = self.bond.enter(&self.open, terms);
         let mut connection = line.connection.clone();
-        let answer = tokio::time::timeout(PATIENCE, question.query_async::<Entered>(&mut connection)).await;
+        let answer = tokio::time::timeout(self.bond.patience, question.query_async::<Entered>(&mut connection)).await;
         let (code, wait, second, spent, period) = match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
@@ -347,7 +348,7 @@ impl Pass {
                 return None;
             }
             Err(_) => {
-                self.bond.lose(&line, format!("no answer within {} ms", PATIENCE.as_millis()));
+                self.bond.lose(&line, format!("no answer within {} ms", self.bond.patience.as_millis()));
                 return None;
             }
         };
@@ -461,12 +462,12 @@ impl Bond {
                     if let Some(since) = down.take() {
                         let seconds = since.elapsed().as_secs_f64();
                         let given_up = std::mem::take(&mut lock(&self.notes).given_up);
-                        let unsettled = if given_up > 0 {
+                        let short = if given_up > 0 {
                             format!("; {given_up} requests are not settled there")
                         } else {
                             String::new()
                         };
-                        log.say(&format!("redis at {} answers again after {seconds:.1} s{unsettled}", self.place));
+                        log.say(&format!("redis at {} answers again after {seconds:.1} s{short}", self.place));
                     }
                     self.have_tried();
                     let Err(why) = self.attend(&line, &mut last).await else { return };
@@ -519,9 +520,9 @@ impl Bond {
         let line = Line { connection, fault: Mutex::default() };
         // Who would keep every request waiting in vain is not asked.
         let ping = line.ping();
-        tokio::time::timeout(PATIENCE, ping)
+        tokio::time::timeout(self.patience, ping)
             .await
-            .map_err(|_| format!("no answer within {} ms", PATIENCE.as_millis()))??;
+            .map_err(|_| format!("no answer within {} ms", self.patience.as_millis()))??;
         self.deliver(&line).await?;
         self.catch_up(&line).await?;
         Ok(Arc::new(line))
@@ -611,5 +612,102 @@ impl Line {
 
     async fn ping(&self) -> Result<(), String> {
         redis::cmd("PING").query_async(&mut self.connection.clone()).await.map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(number: u64) -> Arc<Open> {
+        Arc::new(Open {
+            number,
+            id: format!("req_{number}"),
+            key: "p:{k}".to_owned(),
+            estimated: 10,
+            since: Instant::now(),
+            asked: AtomicBool::new(false),
+            taken: AtomicI64::new(UNKNOWN),
+        })
+    }
+
+    fn note(number: u64) -> Note {
+        Note { number: 0, open: open(number), ended: Instant::now(), tokens: 1, cost: 1, entered: true }
+    }
+
+    fn table(url: &str) -> tables::Redis {
+        serde_json::from_value(serde_json::json!({ "url": url })).unwrap()
+    }
+
+    fn requests(notes: &Notes) -> Vec<u64> {
+        notes.waiting.iter().map(|note| note.open.number).collect()
+    }
+
+    #[test]
+    fn notes_are_numbered_as_they_come_and_go_when_they_are_confirmed() {
+        let mut notes = Notes::default();
+        for number in [7, 3, 5] {
+            notes.put(note(number), 10);
+        }
+        assert_eq!(notes.batch().iter().map(|note| note.number).collect::<Vec<_>>(), [1, 2, 3]);
+        notes.confirm(2);
+        assert_eq!(requests(&notes), [5]);
+        // Again: what came meanwhile stays.
+        notes.put(note(9), 10);
+        notes.confirm(2);
+        assert_eq!(requests(&notes), [5, 9]);
+    }
+
+    #[test]
+    fn of_too_many_notes_the_oldest_are_given_up() {
+        let mut notes = Notes::default();
+        for number in 1..=5 {
+            notes.put(note(number), 3);
+        }
+        assert_eq!(requests(&notes), [3, 4, 5]);
+        assert_eq!(notes.given_up, 2);
+        // One that was on its way when it was given up is confirmed all the same.
+        notes.confirm(3);
+        assert_eq!(requests(&notes), [4, 5]);
+    }
+
+    #[test]
+    fn money_is_whole_billionths() {
+        assert_eq!(billionths(0.1 + 0.2), 300_000_000);
+        assert_eq!(billionths(-1.0), 0);
+        assert_eq!(billionths(f64::NAN), 0);
+        assert!((dollars(billionths(12.345_678_901)) - 12.345_678_901).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_pass_that_never_asked_leaves_nothing_behind() {
+        let commons = Commons::new(table("redis://127.0.0.1:1")).unwrap();
+        let pass = commons.pass("req_1", "k", 10);
+        assert_eq!(lock(&commons.bond.open).len(), 1);
+        drop(pass);
+        assert!(lock(&commons.bond.open).is_empty());
+        assert!(lock(&commons.bond.notes).waiting.is_empty());
+    }
+
+    #[test]
+    fn a_pass_that_may_be_counted_is_given_back_and_one_that_ended_is_settled() {
+        let commons = Commons::new(table("redis://127.0.0.1:1")).unwrap();
+        let pass = commons.pass("req_1", "k", 10);
+        pass.open.asked.store(true, Ordering::Release);
+        drop(pass);
+        commons.pass("req_2", "k", 10).settle(12, 34);
+        let notes = lock(&commons.bond.notes).batch();
+        let told: Vec<_> = notes.iter().map(|note| (note.number, note.tokens, note.cost, note.entered)).collect();
+        assert_eq!(told, [(1, 0, 0, false), (2, 12, 34, true)]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_the_password() {
+        for url in ["redis://:secret@", "http://:secret@host", "redis://:secret@host:port"] {
+            let wrong = Commons::new(table(url)).unwrap_err();
+            assert!(wrong.starts_with("redis: url: ") && !wrong.contains("secret"), "{wrong}");
+        }
+        let commons = Commons::new(table("rediss://user:secret@host:6380/2")).unwrap();
+        assert!(!format!("{:?}", commons.bond).contains("secret"));
     }
 }

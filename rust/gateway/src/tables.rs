@@ -243,6 +243,9 @@ pub struct Redis {
     /// What holds for budgets then.
     #[serde(default = "closed")]
     pub budgets_when_down: WhenDown,
+    /// Seconds that a request waits for the server at most.
+    #[serde(default = "instant")]
+    pub patience: f64,
     /// Seconds after which the requests of a node that has died no longer count as under way.
     #[serde(default = "thirty")]
     pub lease: f64,
@@ -287,6 +290,10 @@ fn two() -> u32 {
 #[expect(clippy::unnecessary_wraps, reason = "the default of an optional field")]
 fn three() -> Option<u32> {
     Some(3)
+}
+
+fn instant() -> f64 {
+    0.05
 }
 
 fn thirty() -> f64 {
