@@ -379,7 +379,6 @@ def test_plain_at_the_tls_door(start: Any, config: dict[str, Any], tmp_path: Pat
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="external: memory is looked at in /proc")
-@pytest.mark.skip(reason="a reader that resumes is not always served to the end here, and it is not known yet why")
 def test_who_does_not_read_is_held_back(start: Any, up: Upstream, config: dict[str, Any]) -> None:
     proxy = start(config)
     key = proxy.key()
@@ -388,7 +387,10 @@ def test_who_does_not_read_is_held_back(start: Any, up: Upstream, config: dict[s
     clients = []
     for number in range(10):
         sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        if number:
+            # Small, to come to an end of it soon. The one that reads again has the system's own: into a window of 8 KiB
+            # Linux sends a segment each 200 ms once it was shut.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
         sock.connect(("127.0.0.1", proxy.port))
         model = f"chat/long-200000?tag={number}"
         sock.sendall(request(key, body_of(model, stream=True), "connection: close"))
@@ -410,7 +412,9 @@ def test_who_does_not_read_is_held_back(start: Any, up: Upstream, config: dict[s
     # Who reads again is served again.
     taken = 0
     while taken < 30 << 20:
-        taken += len(clients[0].recv(1 << 16))
+        found = clients[0].recv(1 << 16)
+        assert found
+        taken += len(found)
     assert sent() > now
     for sock in clients:
         sock.close()

@@ -21,6 +21,10 @@ use crate::upstream::duration;
 /// Bytes that may wait for one slow client before its upstream is no longer read.
 const BUFFER: usize = 64 << 10;
 
+/// Bytes of it that the system may hold besides, beyond what is on its way to the client.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const UNSENT: u32 = 128 << 10;
+
 /// After an error of accept that lasts, such as no more descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -101,14 +105,22 @@ async fn serve(
         };
         match accepted {
             Ok((socket, _)) => {
-                // An event is sent when it is there, and does not wait for the acknowledgement of the one before.
-                let _ = socket.set_nodelay(true);
+                tune(&socket);
                 tokio::spawn(connection(Arc::clone(&shared), socket, tls.clone(), phases.clone()));
             }
             Err(error) if is_of_connection(&error) => {}
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
+}
+
+/// Both are wishes: a system that does not grant them still serves.
+fn tune(socket: &TcpStream) {
+    // An event is sent when it is there, and does not wait for the acknowledgement of the one before.
+    let _ = socket.set_nodelay(true);
+    // By itself Linux would hold megabytes for a client that does not read.
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    let _ = socket2::SockRef::from(socket).set_tcp_notsent_lowat(UNSENT);
 }
 
 /// Whether an error of accept is about the one connection.
