@@ -23,14 +23,13 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import orjson
-import sqlalchemy as sa
 
 from ..cost import completion_cost
 from ..errors import BadRequestError
 from .keyring import Keyring, KeyTable
 from .observe import usage_of
 from .spill import Segment, Spill
-from .store import Store, StoreDownError, cost_of
+from .store import BAD, Store, StoreDownError, cost_of, fit
 
 MOST = 5_000
 """Rows in one transaction."""
@@ -228,13 +227,13 @@ class Ledger:
     def _accept(self, lines: list[bytes]) -> None:
         rows: list[dict[str, Any]] = []
         for row in map(orjson.loads, lines):
-            if row.get("cost") is None:
-                row["cost"] = self._prices.cost(row)
             if "note" in row:
                 # The native module has no log of its own.
                 log.warning("%s", row["note"])
-            else:
-                rows.append(row)
+                continue
+            if row.get("cost") is None:
+                row["cost"] = self._prices.cost(row)
+            rows.append(row)
         if not rows:
             return
         amounts = _amounts(rows)
@@ -327,20 +326,17 @@ class Ledger:
         def write() -> None:
             try:
                 self.written += self._store.write(rows)
-            except (sa.exc.IntegrityError, sa.exc.DataError, ValueError):
-                if len(rows) > 1:
-                    for row in rows:
-                        self.written += self._one(row)
-                else:
-                    self.written += self._one(rows[0])
+            except BAD:
+                for row in rows:
+                    self.written += self._one(row)
 
         return self._answers(write)
 
     def _one(self, row: dict[str, Any]) -> int:
-        """Writes one row, or puts it aside: it must not hold up the others."""
+        """Writes one row, made to fit, or puts it aside: it must not hold up the others."""
         try:
-            return self._store.write([row])
-        except (sa.exc.IntegrityError, sa.exc.DataError, ValueError) as error:
+            return self._store.write([fit(row)])
+        except BAD as error:
             aside = Path(f"{self.spill.path}.refused")
             log.error("the database refuses the spend row %.40s, which is now in %s: %s", row.get("id"), aside, error)  # noqa: TRY400
             with suppress(OSError), aside.open("ab") as file:
@@ -390,8 +386,8 @@ def _amounts(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
     """What each key spent, in nano-dollars."""
     amounts: dict[str, int] = {}
     for row in rows:
-        key, cost = row.get("key"), cost_of(row)
-        if key and cost:
+        key = row.get("key")
+        if key and (cost := cost_of(row)):
             amounts[key] = amounts.get(key, 0) + cost
     return amounts
 

@@ -89,30 +89,28 @@ def _json(row: Mapping[str, Any], name: str | None) -> str:
 
 
 def _console(row: Mapping[str, Any], name: str | None) -> str:
-    ended = _clock(int(row["started"] + (row.get("seconds") or 0.0)))
-    who = "/".join(part for part in (row.get("provider"), row.get("model")) if part)
-    words = [
-        ended,
-        str(row.get("status") or "---"),
-        f"{row.get('seconds') or 0.0:.2f}s",
-        str(row.get("group") or row.get("route") or "-"),
-    ]
-    if who:
-        words.append(f"({who})")
-    prompt, completion = row.get("prompt_tokens"), row.get("completion_tokens")
+    get = row.get
+    seconds = get("seconds") or 0.0
+    line = f"{_clock(int(row['started'] + seconds))} {get('status') or '---'} {seconds:.2f}s "
+    line += get("group") or get("route") or "-"
+    provider, model = get("provider"), get("model")
+    if provider or model:
+        line += f" ({provider}/{model})" if provider and model else f" ({provider or model})"
+    prompt, completion = get("prompt_tokens"), get("completion_tokens")
     if prompt is not None or completion is not None:
-        words.append(f"{'?' if prompt is None else prompt}+{'?' if completion is None else completion} tokens")
-    if row.get("cost") is not None:
-        words.append(f"${row['cost']:.6f}")
+        line += f" {'?' if prompt is None else prompt}+{'?' if completion is None else completion} tokens"
+    cost = get("cost")
+    if cost is not None:
+        line += f" ${cost:.6f}"
     if name is not None:
-        words.append(f"key={name}")
-    if row.get("outcome") != "complete":
-        words.append(" ".join(str(part) for part in (row.get("outcome"), row.get("error")) if part))
-    tried = len(row.get("attempts") or ())
+        line += f" key={name}"
+    outcome = get("outcome")
+    if outcome != "complete":
+        line += "".join(f" {part}" for part in (outcome, get("error")) if part)
+    tried = len(get("attempts") or ())
     if tried > 1:
-        words.append(f"{tried} attempts")
-    words.append(str(row.get("id")))
-    line = " ".join(words)
+        line += f" {tried} attempts"
+    line += f" {get('id')}"
     return line if line.isprintable() else line.translate(_TAME)
 
 

@@ -4,6 +4,7 @@ SIGTERM and SIGINT drain: no new requests, those under way end or are cut after 
 written. A second one cuts at once. SIGHUP reads the config anew.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -307,6 +308,8 @@ def _serving(options: Options, compiled: Compiled, gateway: "Gateway", host: str
         stack.callback(gateway.close)  # what it still has under way becomes rows
         server.admin = Admin(store, gateway, server.reload, keyring=keyring)
         stack.callback(server.admin.close)
+        # Rows come and go by the thousand: what is here to stay need not be looked through for them.
+        gc.freeze()
         server.start()
         stack.callback(server.close)
         yield server

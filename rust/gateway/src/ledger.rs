@@ -40,6 +40,35 @@ pub(crate) struct Row {
     pub(crate) trace: Option<String>,
 }
 
+/// Characters that are kept of a text of somebody else's, such as the name of a user.
+const LONGEST: usize = 512;
+
+/// No request has as many tokens. A provider that reports more reports nonsense, which is not counted.
+const HIGHEST: u64 = 1 << 40;
+
+impl Row {
+    /// Makes it fit a database, which takes it as it is: what clients and upstreams say has any length.
+    fn fit(&mut self) {
+        let texts = [&mut self.deployment, &mut self.provider, &mut self.model, &mut self.user, &mut self.trace];
+        for text in texts.into_iter().flatten().chain([&mut self.group]) {
+            // PostgreSQL has no text with a zero in it.
+            if text.len() > LONGEST || text.contains('\0') {
+                *text = text.chars().take(LONGEST).map(|each| if each == '\0' { '\u{fffd}' } else { each }).collect();
+            }
+        }
+        for count in [
+            &mut self.prompt_tokens,
+            &mut self.completion_tokens,
+            &mut self.total_tokens,
+            &mut self.cached_tokens,
+            &mut self.cache_write_tokens,
+            &mut self.reasoning_tokens,
+        ] {
+            *count = count.filter(|count| *count < HIGHEST);
+        }
+    }
+}
+
 /// One request to an upstream.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Attempt {
@@ -69,7 +98,8 @@ impl Ledger {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn put(&self, row: &Row, key: Option<Arc<Key>>) {
+    pub(crate) fn put(&self, row: &mut Row, key: Option<Arc<Key>>) {
+        row.fit();
         // Nothing in a row can fail to be written.
         let Ok(text) = serde_json::to_vec(row) else { return };
         let mut rows = self.rows();
@@ -113,5 +143,29 @@ impl Ledger {
             text
         };
         taken.into_iter().map(told).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_fits_whatever_was_said() {
+        let ledger = Ledger::default();
+        let mut row = Row {
+            group: "g\0".to_owned() + &"\u{e9}".repeat(1000),
+            user: Some("u".repeat(LONGEST)),
+            trace: Some("t".repeat(LONGEST + 1)),
+            prompt_tokens: Some(u64::MAX),
+            completion_tokens: Some(HIGHEST - 1),
+            ..Row::default()
+        };
+        ledger.put(&mut row, None);
+        assert_eq!(row.group, "g\u{fffd}".to_owned() + &"\u{e9}".repeat(LONGEST - 2));
+        assert_eq!(row.user.map(|text| text.len()), Some(LONGEST));
+        assert_eq!(row.trace.map(|text| text.len()), Some(LONGEST));
+        assert_eq!((row.prompt_tokens, row.completion_tokens), (None, Some(HIGHEST - 1)));
+        assert_eq!(ledger.take(10, Duration::ZERO).len(), 1);
     }
 }
