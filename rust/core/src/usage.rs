@@ -1,6 +1,6 @@
 //! One normalised usage per stream: how reports are read, which of them wins, and what they add up to.
 
-use crate::json::{Cursor, Kind, Result, Str, Value, write_json, write_str};
+use crate::json::{Cursor, Kind, Object, Result, Value, write_json};
 
 /// Whether reasoning tokens are a part of the completion tokens that a server reports, or come beside them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -147,95 +147,101 @@ const SAID: &[&[u8]] = &[
 impl Usage {
     /// Appends the normalised object as JSON text. What the provider says beyond the counts stays in it.
     pub fn write(&self, out: &mut Vec<u8>) {
+        const DETAILS: [[&[u8]; 2]; 2] = [
+            [b"prompt_tokens_details", b"input_tokens_details"],
+            [b"completion_tokens_details", b"output_tokens_details"],
+        ];
         let counts = &self.counts;
-        out.push(b'{');
+        let mut object = Object::begin(out);
         write_counts(
-            out,
-            &[
+            &mut object,
+            [
                 ("prompt_tokens", counts.prompt),
                 ("completion_tokens", counts.completion),
                 ("total_tokens", counts.total()),
             ],
         );
-        let prompt = [
-            ("cached_tokens", counts.cached),
-            ("cache_write_tokens", counts.cache_write),
-            ("audio_tokens", counts.prompt_audio),
-        ];
-        let completion = [
-            ("reasoning_tokens", counts.reasoning),
-            ("audio_tokens", counts.completion_audio),
-            ("accepted_prediction_tokens", counts.accepted_prediction),
-            ("rejected_prediction_tokens", counts.rejected_prediction),
-        ];
-        self.write_details(out, ["prompt_tokens_details", "input_tokens_details"], &prompt);
-        self.write_details(out, ["completion_tokens_details", "output_tokens_details"], &completion);
-        write_others(out, self.reported(), &|key| SAID.contains(&key));
-        out.push(b'}');
+        let mut reported = [[None; 2]; 2];
+        let mut others = false;
+        // The text was read as JSON when the report came in: this cannot fail.
+        let _ = Cursor::new(self.reported()).object(|cursor, key| {
+            let value = cursor.skip()?;
+            let key = &*key.bytes();
+            others |= !SAID.contains(&key);
+            for (names, places) in DETAILS.iter().zip(&mut reported) {
+                if let Some(place) = names.iter().position(|name| *name == key).and_then(|place| places.get_mut(place)) {
+                    *place = Some(value).filter(|json| json.starts_with(b"{"));
+                }
+            }
+            Ok(())
+        });
+        let [prompt, completion] = reported.map(|[own, other]| own.or(other));
+        write_details(
+            &mut object,
+            "prompt_tokens_details",
+            prompt,
+            [
+                ("cached_tokens", counts.cached),
+                ("cache_write_tokens", counts.cache_write),
+                ("audio_tokens", counts.prompt_audio),
+            ],
+        );
+        write_details(
+            &mut object,
+            "completion_tokens_details",
+            completion,
+            [
+                ("reasoning_tokens", counts.reasoning),
+                ("audio_tokens", counts.completion_audio),
+                ("accepted_prediction_tokens", counts.accepted_prediction),
+                ("rejected_prediction_tokens", counts.rejected_prediction),
+            ],
+        );
+        if others {
+            write_others(&mut object, self.reported(), |key| SAID.contains(&key));
+        }
+        object.end();
     }
 
     fn reported(&self) -> &[u8] {
         self.merged.as_ref().unwrap_or(&self.raw)
     }
-
-    /// `names` are the target's and another that means the same.
-    fn write_details(&self, out: &mut Vec<u8>, names: [&'static str; 2], counts: &[(&'static str, Option<u64>)]) {
-        let [name, _] = names;
-        let reported = names
-            .into_iter()
-            .find_map(|name| field(self.reported(), name.as_bytes()).filter(|json| json.starts_with(b"{")));
-        if reported.is_none() && counts.iter().all(|(_, count)| count.is_none()) {
-            return;
-        }
-        begin(out, Str::plain(name));
-        out.push(b'{');
-        write_counts(out, counts);
-        write_others(out, reported.unwrap_or_default(), &|key| counts.iter().any(|(name, _)| name.as_bytes() == key));
-        out.push(b'}');
-    }
 }
 
-/// Appends a comma where one is due, and the key.
-fn begin(out: &mut Vec<u8>, key: Str<'_>) {
-    if !matches!(out.last(), Some(b'{')) {
-        out.push(b',');
+fn write_details<const N: usize>(
+    object: &mut Object<'_>,
+    name: &'static str,
+    reported: Option<&[u8]>,
+    counts: [(&'static str, Option<u64>); N],
+) {
+    if reported.is_none() && counts.iter().all(|(_, count)| count.is_none()) {
+        return;
     }
-    write_str(out, &key.decode());
-    out.push(b':');
+    let mut details = Object::begin(object.key(name));
+    write_counts(&mut details, counts);
+    if let Some(reported) = reported {
+        write_others(&mut details, reported, |key| counts.iter().any(|(name, _)| name.as_bytes() == key));
+    }
+    details.end();
 }
 
-fn write_counts(out: &mut Vec<u8>, counts: &[(&'static str, Option<u64>)]) {
+fn write_counts<const N: usize>(object: &mut Object<'_>, counts: [(&'static str, Option<u64>); N]) {
     for (name, count) in counts {
         if let Some(count) = count {
-            begin(out, Str::plain(name));
-            out.extend_from_slice(count.to_string().as_bytes());
+            object.number(name, count);
         }
     }
 }
 
-/// Appends the fields of the object `json` that `said` does not know.
-fn write_others(out: &mut Vec<u8>, json: &[u8], said: &dyn Fn(&[u8]) -> bool) {
-    // The text was read as JSON when the report came in: this cannot fail.
+/// Appends the fields of `json` that `said` does not know.
+fn write_others(object: &mut Object<'_>, json: &[u8], said: impl Fn(&[u8]) -> bool) {
     let _ = Cursor::new(json).object(|cursor, key| {
         let value = cursor.skip()?;
         if !said(&key.bytes()) {
-            begin(out, key);
-            write_json(out, value);
+            write_json(object.given(&key.decode()), value);
         }
         Ok(())
     });
-}
-
-fn field<'a>(json: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let mut found = None;
-    let _ = Cursor::new(json).object(|cursor, key| {
-        let value = cursor.skip()?;
-        if *key.bytes() == *name {
-            found = Some(value);
-        }
-        Ok(())
-    });
-    found
 }
 
 /// What a report does to those before it, where it does not simply replace them.

@@ -78,7 +78,7 @@ impl Upstream {
             if ready {
                 match self.transfer.advance(Instant::now())? {
                     Step::Answered => break,
-                    Step::Wait => self.watch()?,
+                    Step::Wait => watch(&mut self.watches, &self.transfer)?,
                     Step::Resolve(host, port) => {
                         let addresses = self.resolve(host, port).await?;
                         self.transfer.resolved(addresses, Instant::now());
@@ -92,8 +92,8 @@ impl Upstream {
         self.transfer.clocks.idle = self.timeouts.idle.and_then(duration);
         if self.transfer.is_over() {
             self.watches.clear();
-        } else {
-            self.watch()?;
+        } else if !self.watches.is_empty() {
+            watch(&mut self.watches, &self.transfer)?;
         }
         self.untried = !self.transfer.is_drained();
         Ok(())
@@ -117,22 +117,6 @@ impl Upstream {
                 Err(no_connection(Kind::Connect, text.rsplit(": ").next().unwrap_or_default()))
             }
         }
-    }
-
-    /// Has the runtime look after the sockets that the transfer waits for, and no others.
-    fn watch(&mut self) -> Result<(), Error> {
-        let wants = self.transfer.wants();
-        self.watches.retain(|watch| wants.iter().any(|want| Arc::ptr_eq(&want.socket, watch.socket.get_ref())));
-        for want in wants {
-            let known = self.watches.iter_mut().find(|watch| Arc::ptr_eq(&want.socket, watch.socket.get_ref()));
-            if let Some(watch) = known {
-                (watch.readable, watch.writable) = (want.readable, want.writable);
-                continue;
-            }
-            let socket = registered(want.socket).map_err(|error| cut(&error))?;
-            self.watches.push(Watch { socket, readable: want.readable, writable: want.writable });
-        }
-        Ok(())
     }
 
     /// True when a socket is ready or a time has come, false when it only seemed so. What is seen to be ready is taken
@@ -194,6 +178,9 @@ impl Upstream {
                         *untried = false;
                         if let Some(guard) = &mut guard {
                             guard.clear_ready();
+                        } else if watches.is_empty() {
+                            // An answer that came with its head was never waited for.
+                            watch(watches, transfer)?;
                         }
                         continue;
                     }
@@ -243,6 +230,22 @@ impl Upstream {
     pub(crate) fn is_over(&self) -> bool {
         self.transfer.is_over()
     }
+}
+
+/// Has the runtime look after the sockets that the transfer waits for, and no others.
+fn watch(watches: &mut Vec<Watch>, transfer: &Transfer) -> Result<(), Error> {
+    let wants = transfer.wants();
+    watches.retain(|watch| wants.iter().any(|want| Arc::ptr_eq(&want.socket, watch.socket.get_ref())));
+    for want in wants {
+        let known = watches.iter_mut().find(|watch| Arc::ptr_eq(&want.socket, watch.socket.get_ref()));
+        if let Some(watch) = known {
+            (watch.readable, watch.writable) = (want.readable, want.writable);
+            continue;
+        }
+        let socket = registered(want.socket).map_err(|error| cut(&error))?;
+        watches.push(Watch { socket, readable: want.readable, writable: want.writable });
+    }
+    Ok(())
 }
 
 #[expect(unsafe_code, reason = "tokio has no safe way to watch a socket that another library reads")]
