@@ -726,6 +726,23 @@ class DeploymentStatus:
         """Seconds to a whole response, likewise."""
 
 @final
+class SpendRow(Mapping[str, Any]):
+    """What one request came to, from its acceptance to its end. Made by `Gateway.take_rows`. Not on Windows.
+
+    `id`; `started` (Unix seconds), `seconds`, `first_token` (seconds from its start); `key` (the id of one), `route`,
+    `group`, `deployment`, `provider`, `model`, `user`, `trace`; `stream`; `outcome` ("complete", "cut", "left",
+    "failed", "refused"), `status`, `error` (a class); the counts of tokens, `usage_complete`; `cost` (US dollars);
+    `chunks`; `attempts`, each of which has `deployment`, `status`, `error`, `seconds`. None is unknown.
+    """
+
+    def __getitem__(self, name: str, /) -> Any: ...
+    def __iter__(self) -> Iterator[str]: ...
+    def __len__(self) -> int: ...
+    def keys(self) -> tuple[str, ...]: ...  # type: ignore[override]
+    def record(self) -> tuple[Any, ...]:
+        """The fields of `penstock.gateway.store.Record`, in their order."""
+
+@final
 class Gateway:
     """The data plane of the proxy: an HTTP server on threads of its own, none of which ever waits for Python.
 
@@ -755,10 +772,10 @@ class Gateway:
     def next_job(self, seconds: float, /) -> Job | None:
         """The next thing to do; waits so long for one, without the GIL. None: there was none, or all is over."""
 
-    def take_rows(self, most: int, seconds: float, /) -> list[bytes]:
-        """Up to so many rows, one for each request that has ended, as JSON objects; waits so long for the first.
+    def take_rows(self, most: int, seconds: float, /) -> list[SpendRow | str]:
+        """Up to so many rows, one for each request that has ended; waits so long for the first.
 
-        A row with nothing but a `note` is a line for the log.
+        A text in place of a row is a line for the log.
         """
 
     def reload(self, tables: Buffer, /) -> None:

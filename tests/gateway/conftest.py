@@ -37,16 +37,16 @@ class Gateway:
     def __init__(self) -> None:
         self.keys: dict[str, dict[str, Any]] = {}
         self.puts = 0
-        self._rows: deque[bytes] = deque()
+        self._rows: deque[dict[str, Any] | str] = deque()
         self._some = threading.Condition()
 
-    def settle(self, *rows: dict[str, Any]) -> None:
+    def settle(self, *rows: dict[str, Any] | str) -> None:
         """Requests have ended."""
         with self._some:
-            self._rows.extend(json.dumps(row).encode() for row in rows)
+            self._rows.extend(rows)
             self._some.notify_all()
 
-    def take_rows(self, most: int, seconds: float, /) -> list[bytes]:
+    def take_rows(self, most: int, seconds: float, /) -> list[dict[str, Any] | str]:
         with self._some:
             self._some.wait_for(lambda: bool(self._rows), seconds)
             return [self._rows.popleft() for _ in range(min(most, len(self._rows)))]

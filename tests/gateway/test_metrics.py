@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,7 +18,8 @@ from penstock.replay import Upstream
 if sys.platform == "win32":
     pytest.skip("the proxy does not run on Windows", allow_module_level=True)
 
-from penstock._native import Gateway
+from penstock._native import Gateway, SpendRow
+from penstock.gateway.store import Record, Store, fit
 
 MESSAGES = [{"role": "user", "content": "Say hello."}]
 MASTER = "sk-master-of-this-test"
@@ -112,6 +114,11 @@ def settled(proxy: Proxy, requests: int) -> None:
 # For Prometheus ------------------------------------------------------------------------------------------------------
 
 
+def taken(proxy: Proxy) -> list[SpendRow]:
+    """The rows of what has ended."""
+    return [row for row in proxy.gateway.take_rows(10, 1) if isinstance(row, SpendRow)]
+
+
 def test_metrics_are_openmetrics(proxy: Proxy) -> None:
     response = proxy.client.get("/metrics")
     assert response.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -163,7 +170,7 @@ def test_tokens_cost_and_chunks_are_those_of_the_rows(proxy: Proxy) -> None:
     for _ in range(3):
         proxy.ask("fast")
     settled(proxy, 3)
-    rows = [json.loads(row) for row in proxy.gateway.take_rows(10, 1)]
+    rows = taken(proxy)
 
     def tokens(kind: str) -> float | None:
         return proxy.value("penstock_tokens_total", group="fast", kind=kind)
@@ -174,10 +181,32 @@ def test_tokens_cost_and_chunks_are_those_of_the_rows(proxy: Proxy) -> None:
     assert proxy.value("penstock_cost_dollars_total", group="fast") == pytest.approx(sum(row["cost"] for row in rows))
 
 
+@pytest.mark.parametrize("group", ["fast", "shaky", "cut", "nobody"])
+def test_a_row_knows_its_columns(proxy: Proxy, group: str, tmp_path: Path) -> None:
+    """Those of the store, which makes the same of any other mapping."""
+    proxy.ask(group)
+    settled(proxy, 1)
+    [row] = taken(proxy)
+    told = dict(row)
+    assert list(told) == list(row) == list(row.keys())
+    assert len(told) == len(row)
+    assert all(name in row and row.get(name) == row[name] == value for name, value in told.items())
+    assert (row.get("no"), row.get("no", 7), "no" in row) == (None, 7, False)
+    with pytest.raises(KeyError, match="no"):
+        row["no"]
+    record = Record._make(row.record())
+    assert (record.id, record.key_id, record.outcome) == (told["id"], told["key"], told["outcome"])
+    store = Store(str(tmp_path / "spend.db"))
+    assert store.write([row]) == 1
+    assert store.write([fit(told)]) == 0
+    assert store.logs() == [told]
+    store.close()
+
+
 def test_times_are_histograms_in_seconds(proxy: Proxy) -> None:
     proxy.ask("fast")
     settled(proxy, 1)
-    [row] = [json.loads(row) for row in proxy.gateway.take_rows(10, 1)]
+    [row] = taken(proxy)
     for name, seconds in (
         ("penstock_first_token_seconds", row["first_token"]),
         ("penstock_duration_seconds", row["seconds"]),
@@ -284,7 +313,7 @@ def test_live_tells_sums_by_model_and_times_of_the_last_minutes(proxy: Proxy) ->
     proxy.ask("nobody")
     settled(proxy, 3)
     live = proxy.live()
-    rows = [json.loads(row) for row in proxy.gateway.take_rows(10, 1)]
+    rows = taken(proxy)
     fast, unknown = live["groups"]
     assert (fast["name"], fast["requests"], fast["minute"], fast["errors"]) == ("fast", 2, 2, 0)
     assert (unknown["name"], unknown["requests"], unknown["errors"]) == ("(unknown)", 1, 1)
@@ -300,7 +329,7 @@ def test_live_tells_sums_by_model_and_times_of_the_last_minutes(proxy: Proxy) ->
 def test_live_tells_the_last_minute_by_the_second(proxy: Proxy) -> None:
     proxy.ask("fast")
     settled(proxy, 1)
-    tokens = json.loads(proxy.gateway.take_rows(1, 1)[0])["total_tokens"]
+    tokens = taken(proxy)[0]["total_tokens"]
     time.sleep(1.05)  # a second is told when it is over
     seconds = proxy.live()["seconds"]
     assert [len(each) for each in seconds.values()] == [60, 60, 60]

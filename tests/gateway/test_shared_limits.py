@@ -194,8 +194,8 @@ class Node:
 
     def rows(self) -> tuple[list[dict[str, Any]], list[str]]:
         """What is in the books, and what was said beside."""
-        found = [json.loads(row) for row in self.gateway.take_rows(100_000, 0)]
-        return [row for row in found if "id" in row], [row["note"] for row in found if "note" in row]
+        found = self.gateway.take_rows(100_000, 0)
+        return [dict(row) for row in found if not isinstance(row, str)], [row for row in found if isinstance(row, str)]
 
 
 @contextmanager

@@ -52,14 +52,14 @@ log = logging.getLogger("penstock.gateway")
 class Settled(KeyTable, Protocol):
     """The part of the native Gateway that has rows to take."""
 
-    def take_rows(self, most: int, seconds: float, /) -> list[bytes]:
-        """Rows, as soon as there is one; among them {"note": a line for the log}."""
+    def take_rows(self, most: int, seconds: float, /) -> Sequence[Mapping[str, Any] | str]:
+        """Rows, as soon as there is one; among them lines for the log."""
 
 
 class Observer(Protocol):
     """Somebody who wants to see every row, once: the access log, the spans."""
 
-    def observe(self, rows: Sequence[dict[str, Any]]) -> None:
+    def observe(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Rows of requests that have just ended."""
 
 
@@ -67,7 +67,7 @@ class Observer(Protocol):
 class Batch:
     """Rows on their way. amounts: what keys spent with them. spilled: they are on the local disk too."""
 
-    rows: list[dict[str, Any]]
+    rows: list[Mapping[str, Any]]
     amounts: dict[str, int]
     at: float = field(default_factory=time.monotonic)
     spilled: bool = False
@@ -176,7 +176,7 @@ class Ledger:
             self._taken = True
             self._turn.notify_all()
 
-    def _gather(self) -> list[bytes]:
+    def _gather(self) -> list[Mapping[str, Any] | str]:
         """Rows that ended within half an interval."""
         begin = time.monotonic()
         with self._turn:
@@ -185,7 +185,7 @@ class Ledger:
             self._closing.wait(self._tick)
             self._rescue()
             return []
-        rows = self._gateway.take_rows(MOST, self._patience(self._tick))
+        rows = list(self._gateway.take_rows(MOST, self._patience(self._tick)))
         self._rescue()
         if not rows:
             # One that is closed answers at once.
@@ -224,16 +224,16 @@ class Ledger:
                 log.error("%s: %s. Spend rows are kept in memory", self.spill.path, error.strerror)  # noqa: TRY400  the message is all
                 return
 
-    def _accept(self, lines: list[bytes]) -> None:
-        rows: list[dict[str, Any]] = []
-        for row in map(orjson.loads, lines):
-            if "note" in row:
+    def _accept(self, taken: Iterable[Mapping[str, Any] | str]) -> None:
+        rows: list[Mapping[str, Any]] = []
+        for row in taken:
+            if isinstance(row, str):
                 # The native module has no log of its own.
-                log.warning("%s", row["note"])
-                continue
-            if row.get("cost") is None:
-                row["cost"] = self._prices.cost(row)
-            rows.append(row)
+                log.warning("%s", row)
+            elif row["cost"] is None and (cost := self._prices.cost(row)) is not None:
+                rows.append({**row, "cost": cost})
+            else:
+                rows.append(row)
         if not rows:
             return
         amounts = _amounts(rows)
@@ -320,7 +320,7 @@ class Ledger:
         else:
             self._reading = None
 
-    def _store_rows(self, rows: list[dict[str, Any]]) -> bool:
+    def _store_rows(self, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Whether the rows are in the database, or can never be."""
 
         def write() -> None:
@@ -332,7 +332,7 @@ class Ledger:
 
         return self._answers(write)
 
-    def _one(self, row: dict[str, Any]) -> int:
+    def _one(self, row: Mapping[str, Any]) -> int:
         """Writes one row, made to fit, or puts it aside: it must not hold up the others."""
         try:
             return self._store.write([fit(row)])
@@ -340,7 +340,7 @@ class Ledger:
             aside = Path(f"{self.spill.path}.refused")
             log.error("the database refuses the spend row %.40s, which is now in %s: %s", row.get("id"), aside, error)  # noqa: TRY400
             with suppress(OSError), aside.open("ab") as file:
-                file.write(orjson.dumps(row) + b"\n")
+                file.write(orjson.dumps(row, default=dict) + b"\n")
             return 0
 
     def _look_after(self, now: float) -> None:
@@ -382,7 +382,7 @@ class _Reading:
     amounts: dict[str, int] = field(default_factory=dict)
 
 
-def _amounts(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
+def _amounts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """What each key spent, in nano-dollars."""
     amounts: dict[str, int] = {}
     for row in rows:
@@ -399,7 +399,7 @@ class Prices:
         self._table = table
         self._unknown: dict[str, float] = {}
 
-    def cost(self, row: dict[str, Any]) -> float | None:
+    def cost(self, row: Mapping[str, Any]) -> float | None:
         """US dollars, or None: nobody knows the price, or the tokens."""
         prompt, completion = row.get("prompt_tokens"), row.get("completion_tokens")
         if not row.get("model") or (prompt is None and completion is None):

@@ -61,7 +61,7 @@ class AccessLog:
         self._file = file
         self._name_of = name_of
 
-    def observe(self, rows: Sequence[dict[str, Any]]) -> None:
+    def observe(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes the lines."""
         lines = [self._line(row, self._name_of(row["key"]) if row.get("key") else None) for row in rows]
         file = self._file or sys.stdout
@@ -142,12 +142,12 @@ class Spans:
         if shutdown is not None:
             shutdown()
 
-    def observe(self, rows: Sequence[dict[str, Any]]) -> None:
+    def observe(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Makes the spans."""
         for row in rows:
             self._span(row)
 
-    def _span(self, row: dict[str, Any]) -> None:
+    def _span(self, row: Mapping[str, Any]) -> None:
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

@@ -8,7 +8,7 @@ remember how far it came.
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from glob import escape
 from pathlib import Path
@@ -48,13 +48,13 @@ class Spill:
                 count += 1
         return count
 
-    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Writes rows, and waits until they are on the disk.
 
         Raises:
             OSError: they are not.
         """
-        data = b"".join(orjson.dumps(row) + b"\n" for row in rows)
+        data = b"".join(orjson.dumps(row, default=dict) + b"\n" for row in rows)
         if not data:
             return
         with self._lock:

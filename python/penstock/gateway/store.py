@@ -649,7 +649,10 @@ _values = itemgetter("id", "started", *_TEXTS.values(), *_COUNTS, *_TIMES)
 
 
 def _record(row: Mapping[str, Any]) -> Record:
-    """A spend row as columns. This is done for each request: what the gateway wrote is taken for what it is."""
+    """A spend row as columns. The gateway's own know theirs."""
+    own = getattr(row, "record", None)
+    if own is not None:
+        return Record._make(own())
     return Record._make(
         (
             *_values(row),

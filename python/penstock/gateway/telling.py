@@ -42,7 +42,7 @@ class Telling:
             self._begun.popitem(last=False)
         run(observation.start())
 
-    def observe(self, rows: Sequence[dict[str, Any]]) -> None:
+    def observe(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """These requests have ended."""
         if not self._hooks:
             return

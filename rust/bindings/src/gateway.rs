@@ -8,14 +8,16 @@ use std::time::Duration;
 use penstock_core::error::{Class, Error};
 use penstock_engine::url::Url;
 use penstock_gateway::gateway::{self, Identity};
+use penstock_gateway::ledger::Told;
 use penstock_gateway::planner::{self, Plan, Reply, Task};
 use penstock_gateway::state::{dialect, family};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyString};
 
 use crate::decoder::Input;
 use crate::network::{self, Headers};
+use crate::spend::SpendRow;
 
 #[pyclass(frozen, module = "penstock._native")]
 pub(crate) struct Gateway {
@@ -60,9 +62,14 @@ impl Gateway {
     }
 
     #[pyo3(signature = (most, seconds, /))]
-    fn take_rows<'py>(&self, py: Python<'py>, most: usize, seconds: f64) -> Vec<Bound<'py, PyBytes>> {
-        let rows = py.detach(|| self.gateway.take_rows(most, wait(seconds)));
-        rows.iter().map(|row| PyBytes::new(py, row)).collect()
+    fn take_rows<'py>(&self, py: Python<'py>, most: usize, seconds: f64) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let told = py.detach(|| self.gateway.take_rows(most, wait(seconds)));
+        told.into_iter()
+            .map(|told| match told {
+                Told::Row(row) => Ok(Bound::new(py, SpendRow::new(row))?.into_any()),
+                Told::Note(line) => Ok(PyString::new(py, &line).into_any()),
+            })
+            .collect()
     }
 
     #[pyo3(signature = (tables, /))]

@@ -16,6 +16,8 @@ mod json;
 mod network;
 mod pool;
 mod record;
+#[cfg(unix)]
+mod spend;
 mod transfer;
 
 use pyo3::prelude::*;
@@ -53,6 +55,9 @@ mod _native {
     use super::pool::{DeploymentStatus, Lease, Pool, Refusal};
     #[pymodule_export]
     use super::record::Record;
+    #[cfg(unix)]
+    #[pymodule_export]
+    use super::spend::SpendRow;
     #[pymodule_export]
     use super::transfer::Transfer;
 

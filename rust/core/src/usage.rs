@@ -169,7 +169,8 @@ impl Usage {
             let key = &*key.bytes();
             others |= !SAID.contains(&key);
             for (names, places) in DETAILS.iter().zip(&mut reported) {
-                if let Some(place) = names.iter().position(|name| *name == key).and_then(|place| places.get_mut(place)) {
+                if let Some(place) = names.iter().position(|name| *name == key).and_then(|place| places.get_mut(place))
+                {
                     *place = Some(value).filter(|json| json.starts_with(b"{"));
                 }
             }

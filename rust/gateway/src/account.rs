@@ -165,7 +165,7 @@ impl Drop for Account {
         }
         let group = shared.state.load().group(&self.row.group);
         shared.metrics.ended(&self.row, group.as_ref().map(|group| group.table.name.as_str()), shared.now());
-        shared.ledger.put(&mut self.row, key);
+        shared.ledger.put(std::mem::take(&mut self.row), key);
         shared.busy.fetch_sub(1, Ordering::AcqRel);
     }
 }

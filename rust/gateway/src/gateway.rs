@@ -14,6 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
+use crate::ledger::Told;
 use crate::planner::Job;
 use crate::serve::{Phase, Workers};
 use crate::state::{Shared, State};
@@ -99,9 +100,9 @@ impl Gateway {
         self.shared.planner.next(wait)
     }
 
-    /// Up to so many rows, each a JSON object; waits so long for the first.
+    /// Up to so many rows; waits so long for the first.
     #[must_use]
-    pub fn take_rows(&self, most: usize, wait: Duration) -> Vec<Vec<u8>> {
+    pub fn take_rows(&self, most: usize, wait: Duration) -> Vec<Told> {
         self.shared.ledger.take(most, wait)
     }
 

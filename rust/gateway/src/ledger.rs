@@ -9,35 +9,35 @@ use serde::Serialize;
 use crate::keys::Key;
 
 /// One request, from its acceptance to its end. Times are in seconds, `started` since 1970.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Row {
-    pub(crate) id: String,
-    pub(crate) started: f64,
-    pub(crate) seconds: f64,
-    pub(crate) first_token: Option<f64>,
-    pub(crate) key: Option<String>,
-    pub(crate) route: &'static str,
-    pub(crate) group: String,
-    pub(crate) deployment: Option<String>,
-    pub(crate) provider: Option<String>,
-    pub(crate) model: Option<String>,
-    pub(crate) stream: bool,
-    pub(crate) outcome: &'static str,
-    pub(crate) status: u16,
-    pub(crate) error: Option<&'static str>,
-    pub(crate) prompt_tokens: Option<u64>,
-    pub(crate) completion_tokens: Option<u64>,
-    pub(crate) total_tokens: Option<u64>,
-    pub(crate) cached_tokens: Option<u64>,
-    pub(crate) cache_write_tokens: Option<u64>,
-    pub(crate) reasoning_tokens: Option<u64>,
-    pub(crate) usage_complete: bool,
+#[derive(Clone, Debug, Default)]
+pub struct Row {
+    pub id: String,
+    pub started: f64,
+    pub seconds: f64,
+    pub first_token: Option<f64>,
+    pub key: Option<String>,
+    pub route: &'static str,
+    pub group: String,
+    pub deployment: Option<String>,
+    pub provider: Option<String>,
+    pub model: Option<String>,
+    pub stream: bool,
+    pub outcome: &'static str,
+    pub status: u16,
+    pub error: Option<&'static str>,
+    pub prompt_tokens: Option<u64>,
+    pub completion_tokens: Option<u64>,
+    pub total_tokens: Option<u64>,
+    pub cached_tokens: Option<u64>,
+    pub cache_write_tokens: Option<u64>,
+    pub reasoning_tokens: Option<u64>,
+    pub usage_complete: bool,
     /// US dollars.
-    pub(crate) cost: Option<f64>,
-    pub(crate) chunks: u64,
-    pub(crate) attempts: Vec<Attempt>,
-    pub(crate) user: Option<String>,
-    pub(crate) trace: Option<String>,
+    pub cost: Option<f64>,
+    pub chunks: u64,
+    pub attempts: Vec<Attempt>,
+    pub user: Option<String>,
+    pub trace: Option<String>,
 }
 
 /// Characters that are kept of a text of somebody else's, such as the name of a user.
@@ -71,11 +71,28 @@ impl Row {
 
 /// One request to an upstream.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Attempt {
-    pub(crate) deployment: String,
-    pub(crate) status: Option<u16>,
-    pub(crate) error: Option<&'static str>,
-    pub(crate) seconds: f64,
+pub struct Attempt {
+    pub deployment: String,
+    pub status: Option<u16>,
+    pub error: Option<&'static str>,
+    pub seconds: f64,
+}
+
+impl Attempt {
+    /// A list of them as JSON text.
+    #[must_use]
+    pub fn json(attempts: &[Self]) -> String {
+        // Nothing in them can fail to be written.
+        serde_json::to_string(attempts).unwrap_or_default()
+    }
+}
+
+/// What whoever takes rows is told.
+#[derive(Debug)]
+pub enum Told {
+    Row(Box<Row>),
+    /// A line for the log.
+    Note(String),
 }
 
 /// The rows that nobody has taken yet.
@@ -87,10 +104,9 @@ pub struct Ledger {
 
 #[derive(Debug)]
 struct Entry {
-    text: Vec<u8>,
+    told: Told,
     /// Whose books the cost is in.
     key: Option<Arc<Key>>,
-    cost: f64,
 }
 
 impl Ledger {
@@ -98,23 +114,22 @@ impl Ledger {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn put(&self, row: &mut Row, key: Option<Arc<Key>>) {
+    pub(crate) fn put(&self, mut row: Row, key: Option<Arc<Key>>) {
         row.fit();
-        // Nothing in a row can fail to be written.
-        let Ok(text) = serde_json::to_vec(row) else { return };
+        self.push(Entry { told: Told::Row(Box::new(row)), key });
+    }
+
+    /// A line for the log, in place of a row.
+    pub(crate) fn note(&self, line: &str) {
+        self.push(Entry { told: Told::Note(line.to_owned()), key: None });
+    }
+
+    fn push(&self, entry: Entry) {
         let mut rows = self.rows();
-        rows.push_back(Entry { text, key, cost: row.cost.unwrap_or(0.0) });
+        rows.push_back(entry);
         if rows.len() == 1 {
             self.some.notify_one();
         }
-    }
-
-    /// A line for the log, in place of a row: JSON with nothing but a `note`.
-    pub(crate) fn note(&self, line: &str) {
-        let text = serde_json::json!({ "note": line }).to_string().into_bytes();
-        let mut rows = self.rows();
-        rows.push_back(Entry { text, key: None, cost: 0.0 });
-        self.some.notify_one();
     }
 
     /// How many nobody has taken yet.
@@ -122,8 +137,8 @@ impl Ledger {
         self.rows().len()
     }
 
-    /// Up to so many rows, each as one JSON object; waits so long for the first.
-    pub fn take(&self, most: usize, wait: Duration) -> Vec<Vec<u8>> {
+    /// Up to so many rows; waits so long for the first.
+    pub fn take(&self, most: usize, wait: Duration) -> Vec<Told> {
         let until = Instant::now() + wait;
         let mut rows = self.rows();
         while rows.is_empty() {
@@ -136,11 +151,11 @@ impl Ledger {
         let count = rows.len().min(most);
         let taken: Vec<_> = rows.drain(..count).collect();
         drop(rows);
-        let told = |Entry { text, key, cost }| {
-            if let Some(key) = key {
-                key.told(cost);
+        let told = |Entry { told, key }| {
+            if let (Some(key), Told::Row(row)) = (key, &told) {
+                key.told(row.cost.unwrap_or(0.0));
             }
-            text
+            told
         };
         taken.into_iter().map(told).collect()
     }
@@ -153,7 +168,7 @@ mod tests {
     #[test]
     fn a_row_fits_whatever_was_said() {
         let ledger = Ledger::default();
-        let mut row = Row {
+        let row = Row {
             group: "g\0".to_owned() + &"\u{e9}".repeat(1000),
             user: Some("u".repeat(LONGEST)),
             trace: Some("t".repeat(LONGEST + 1)),
@@ -161,11 +176,14 @@ mod tests {
             completion_tokens: Some(HIGHEST - 1),
             ..Row::default()
         };
-        ledger.put(&mut row, None);
+        ledger.put(row, None);
+        ledger.note("once");
+        let taken = ledger.take(10, Duration::ZERO);
+        let [Told::Row(row), Told::Note(line)] = taken.as_slice() else { unreachable!("{taken:?}") };
         assert_eq!(row.group, "g\u{fffd}".to_owned() + &"\u{e9}".repeat(LONGEST - 2));
-        assert_eq!(row.user.map(|text| text.len()), Some(LONGEST));
-        assert_eq!(row.trace.map(|text| text.len()), Some(LONGEST));
+        assert_eq!(row.user.as_ref().map(String::len), Some(LONGEST));
+        assert_eq!(row.trace.as_ref().map(String::len), Some(LONGEST));
         assert_eq!((row.prompt_tokens, row.completion_tokens), (None, Some(HIGHEST - 1)));
-        assert_eq!(ledger.take(10, Duration::ZERO).len(), 1);
+        assert_eq!(line, "once");
     }
 }

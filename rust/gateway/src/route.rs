@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -27,7 +27,8 @@ use crate::upstream::duration;
 pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Reply> {
     let state = shared.state.load_full();
     // In the order of time: databases keep them in an index, at whose end it is cheap to add.
-    let id = format!("req_{:012x}{:020x}", (unix_time() * 1e3) as u64, fastrand::u128(..1 << 80));
+    let milliseconds = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis());
+    let id = format!("req_{milliseconds:012x}{:020x}", fastrand::u128(..1 << 80));
     let origin = allowed_origin(&state, request.headers());
     let dialect = if request.uri().path().ends_with("/messages") { Operation::Messages } else { Operation::Chat };
     let chunked = request.headers().contains_key("transfer-encoding");
