@@ -37,6 +37,7 @@ __all__ = [
     "Refusal",
     "RetryBudget",
     "ServerSentEvent",
+    "SpendRow",
     "ToolCall",
     "Transfer",
     "Trust",
@@ -739,6 +740,7 @@ class SpendRow(Mapping[str, Any]):
     def __iter__(self) -> Iterator[str]: ...
     def __len__(self) -> int: ...
     def keys(self) -> tuple[str, ...]: ...  # type: ignore[override]
+    def get(self, name: str, default: Any = None, /) -> Any: ...
     def record(self) -> tuple[Any, ...]:
         """The fields of `penstock.gateway.store.Record`, in their order."""
 

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from .keys import dollars
+from .store import record_of
+
 if TYPE_CHECKING:
     from typing import TextIO
 
@@ -63,7 +66,7 @@ class AccessLog:
 
     def observe(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes the lines."""
-        lines = [self._line(row, self._name_of(row["key"]) if row.get("key") else None) for row in rows]
+        lines = [self._line(row, self._name_of(key) if (key := row["key"]) else None) for row in rows]
         file = self._file or sys.stdout
         file.write("\n".join(lines) + "\n")
         file.flush()
@@ -89,28 +92,26 @@ def _json(row: Mapping[str, Any], name: str | None) -> str:
 
 
 def _console(row: Mapping[str, Any], name: str | None) -> str:
-    get = row.get
-    seconds = get("seconds") or 0.0
-    line = f"{_clock(int(row['started'] + seconds))} {get('status') or '---'} {seconds:.2f}s "
-    line += get("group") or get("route") or "-"
-    provider, model = get("provider"), get("model")
+    told = record_of(row)
+    seconds = told.seconds or 0.0
+    line = f"{_clock(int(told.started + seconds))} {told.status or '---'} {seconds:.2f}s "
+    line += told.model_group or told.route or "-"
+    provider, model = told.provider, told.model
     if provider or model:
         line += f" ({provider}/{model})" if provider and model else f" ({provider or model})"
-    prompt, completion = get("prompt_tokens"), get("completion_tokens")
+    prompt, completion = told.prompt_tokens, told.completion_tokens
     if prompt is not None or completion is not None:
         line += f" {'?' if prompt is None else prompt}+{'?' if completion is None else completion} tokens"
-    cost = get("cost")
-    if cost is not None:
-        line += f" ${cost:.6f}"
+    if told.cost is not None:
+        line += f" ${dollars(told.cost):.6f}"
     if name is not None:
         line += f" key={name}"
-    outcome = get("outcome")
-    if outcome != "complete":
-        line += "".join(f" {part}" for part in (outcome, get("error")) if part)
-    tried = len(get("attempts") or ())
+    if told.outcome != "complete":
+        line += "".join(f" {part}" for part in (told.outcome, told.error) if part)
+    tried = told.attempts.count('"deployment"')  # JSON: within a name the quotes would be escaped
     if tried > 1:
         line += f" {tried} attempts"
-    line += f" {get('id')}"
+    line += f" {told.id}"
     return line if line.isprintable() else line.translate(_TAME)
 
 

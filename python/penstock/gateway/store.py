@@ -310,7 +310,7 @@ class Store:
             BAD: a row does not fit; nothing was written.
         """
         records: dict[str, Record] = {}
-        for record in map(_record, rows):
+        for record in map(record_of, rows):
             records.setdefault(record.id, record)
         if not records:
             return 0
@@ -648,7 +648,7 @@ _sums = attrgetter(*SUMS[2:])
 _values = itemgetter("id", "started", *_TEXTS.values(), *_COUNTS, *_TIMES)
 
 
-def _record(row: Mapping[str, Any]) -> Record:
+def record_of(row: Mapping[str, Any]) -> Record:
     """A spend row as columns. The gateway's own know theirs."""
     own = getattr(row, "record", None)
     if own is not None:

@@ -4,6 +4,7 @@ use penstock_gateway::ledger::{Attempt, Row};
 use pyo3::IntoPyObjectExt as _;
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 
 /// Nano-dollars in a dollar, and dollars that one request can cost at most.
@@ -42,11 +43,13 @@ const NAMES: [&str; 26] = [
 #[pyclass(frozen, mapping, module = "penstock._native")]
 pub(crate) struct SpendRow {
     row: Box<Row>,
+    /// Whoever logs it wants them, and whoever writes it.
+    record: PyOnceLock<Py<PyTuple>>,
 }
 
 impl SpendRow {
     pub(crate) fn new(row: Box<Row>) -> Self {
-        Self { row }
+        Self { row, record: PyOnceLock::new() }
     }
 
     /// None: there is no such name.
@@ -133,40 +136,42 @@ impl SpendRow {
         Ok(self.find(py, name)?.or(default))
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "a whole number, and 64 bits hold nine times the most")]
     /// The fields of `penstock.gateway.store.Record`, in their order.
-    fn record<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let row = &*self.row;
-        let nano =
-            row.cost.filter(|cost| (0.0..=MOST).contains(cost)).map(|cost| (cost * NANO).round_ties_even() as i64);
-        let items = [
-            row.id.as_str().into_bound_py_any(py)?,
-            row.started.into_bound_py_any(py)?,
-            row.key.as_deref().into_bound_py_any(py)?,
-            row.route.into_bound_py_any(py)?,
-            row.group.as_str().into_bound_py_any(py)?,
-            row.deployment.as_deref().into_bound_py_any(py)?,
-            row.provider.as_deref().into_bound_py_any(py)?,
-            row.model.as_deref().into_bound_py_any(py)?,
-            row.outcome.into_bound_py_any(py)?,
-            row.error.into_bound_py_any(py)?,
-            row.user.as_deref().into_bound_py_any(py)?,
-            row.trace.as_deref().into_bound_py_any(py)?,
-            row.prompt_tokens.into_bound_py_any(py)?,
-            row.completion_tokens.into_bound_py_any(py)?,
-            row.total_tokens.into_bound_py_any(py)?,
-            row.cached_tokens.into_bound_py_any(py)?,
-            row.cache_write_tokens.into_bound_py_any(py)?,
-            row.reasoning_tokens.into_bound_py_any(py)?,
-            row.chunks.into_bound_py_any(py)?,
-            row.seconds.into_bound_py_any(py)?,
-            row.first_token.into_bound_py_any(py)?,
-            u8::from(row.stream).into_bound_py_any(py)?,
-            u8::from(row.usage_complete).into_bound_py_any(py)?,
-            row.status.into_bound_py_any(py)?,
-            nano.into_bound_py_any(py)?,
-            Attempt::json(&row.attempts).into_bound_py_any(py)?,
-        ];
-        PyTuple::new(py, items)
+    fn record<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyTuple>> {
+        Ok(self.record.get_or_try_init(py, || record(py, &self.row).map(Bound::unbind))?.bind(py))
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a whole number, and 64 bits hold nine times the most")]
+fn record<'py>(py: Python<'py>, row: &Row) -> PyResult<Bound<'py, PyTuple>> {
+    let nano = row.cost.filter(|cost| (0.0..=MOST).contains(cost)).map(|cost| (cost * NANO).round_ties_even() as i64);
+    let items = [
+        row.id.as_str().into_bound_py_any(py)?,
+        row.started.into_bound_py_any(py)?,
+        row.key.as_deref().into_bound_py_any(py)?,
+        row.route.into_bound_py_any(py)?,
+        row.group.as_str().into_bound_py_any(py)?,
+        row.deployment.as_deref().into_bound_py_any(py)?,
+        row.provider.as_deref().into_bound_py_any(py)?,
+        row.model.as_deref().into_bound_py_any(py)?,
+        row.outcome.into_bound_py_any(py)?,
+        row.error.into_bound_py_any(py)?,
+        row.user.as_deref().into_bound_py_any(py)?,
+        row.trace.as_deref().into_bound_py_any(py)?,
+        row.prompt_tokens.into_bound_py_any(py)?,
+        row.completion_tokens.into_bound_py_any(py)?,
+        row.total_tokens.into_bound_py_any(py)?,
+        row.cached_tokens.into_bound_py_any(py)?,
+        row.cache_write_tokens.into_bound_py_any(py)?,
+        row.reasoning_tokens.into_bound_py_any(py)?,
+        row.chunks.into_bound_py_any(py)?,
+        row.seconds.into_bound_py_any(py)?,
+        row.first_token.into_bound_py_any(py)?,
+        u8::from(row.stream).into_bound_py_any(py)?,
+        u8::from(row.usage_complete).into_bound_py_any(py)?,
+        row.status.into_bound_py_any(py)?,
+        nano.into_bound_py_any(py)?,
+        Attempt::json(&row.attempts).into_bound_py_any(py)?,
+    ];
+    PyTuple::new(py, items)
 }
