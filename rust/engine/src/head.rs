@@ -1,5 +1,7 @@
 //! The head of a response.
 
+use std::mem::MaybeUninit;
+
 use crate::error::{Error, Kind};
 
 /// Bytes that a head may have.
@@ -21,9 +23,11 @@ pub struct Head {
 impl Head {
     /// The head at the beginning of `bytes` and its length; None if it is not complete.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, Error> {
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut response = httparse::Response::new(&mut headers);
-        match response.parse(bytes) {
+        // Empty ones would take longer to write than a head to read.
+        let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut response = httparse::Response::new(&mut []);
+        let parser = httparse::ParserConfig::default();
+        match parser.parse_response_with_uninit_headers(&mut response, bytes, &mut headers) {
             Ok(httparse::Status::Partial) if bytes.len() > MAX_HEAD => {
                 Err(malformed(format!("the response's head is over {MAX_HEAD} bytes")))
             }
@@ -36,7 +40,7 @@ impl Head {
                     headers: response
                         .headers
                         .iter()
-                        .map(|header| (header.name.to_owned(), header.value.iter().map(|byte| *byte as char).collect()))
+                        .map(|header| (header.name.to_owned(), latin1(header.value)))
                         .collect(),
                     persistent: false,
                 };
@@ -60,12 +64,11 @@ impl Head {
 
     /// The head of a response of HTTP/2, which has neither reason nor framing.
     pub(crate) fn of(status: u16, headers: &http::HeaderMap) -> Self {
-        let text = |value: &http::HeaderValue| value.as_bytes().iter().map(|byte| *byte as char).collect();
         Self {
             status,
             reason: String::new(),
             version: "HTTP/2",
-            headers: headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect(),
+            headers: headers.iter().map(|(name, value)| (name.as_str().to_owned(), latin1(value.as_bytes()))).collect(),
             persistent: false,
         }
     }
@@ -83,6 +86,13 @@ impl Head {
     /// Whether the list in a header has this word.
     fn lists(&self, name: &str, word: &str) -> bool {
         self.values(name).flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
+    }
+}
+
+fn latin1(bytes: &[u8]) -> String {
+    match str::from_utf8(bytes) {
+        Ok(text) if text.is_ascii() => text.to_owned(),
+        _ => bytes.iter().map(|byte| *byte as char).collect(),
     }
 }
 
