@@ -174,6 +174,16 @@ def test_everything_at_once() -> None:
     }
 
 
+def test_the_native_module_takes_the_largest_that_a_key_may_have() -> None:
+    from penstock._native import Gateway
+
+    most = {"rpm_limit": keys.LARGEST, "tpm_limit": keys.LARGEST, "max_parallel_requests": keys.MOST_AT_ONCE}
+    _, key = keys.new({**most, "max_budget": keys.MOST, "spend": keys.MOST, "duration": "90000mo"}, time.time())
+    gateway = Gateway(b"{}")
+    gateway.put_keys(json.dumps([key.row()]).encode())
+    gateway.close()
+
+
 def test_null_takes_a_limit_away() -> None:
     given = dict.fromkeys(set(keys.FIELDS) - {"key"})
     parts = parse(given, 0.0)
@@ -193,6 +203,7 @@ def test_null_takes_a_limit_away() -> None:
         ({"rpm_limit": "many"}, "rpm_limit"),
         ({"rpm_limit": True}, "rpm_limit"),
         ({"tpm_limit": 1e300}, "tpm_limit"),
+        ({"max_parallel_requests": 1 << 32}, "max_parallel_requests"),
         ({"max_budget": "ten"}, "max_budget"),
         ({"max_budget": -1}, "max_budget"),
         ({"max_budget": True}, "max_budget"),
