@@ -4,8 +4,9 @@ A client says what to ask. With which key, where, over which way, and what is ad
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from difflib import get_close_matches
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
@@ -25,7 +26,7 @@ from ..providers.registry import RowOptions
 from ..providers.resolve import resolve
 from ..tokens import tokens
 from ..transport import blocking_port, run
-from .compile import LONGEST, Deployment
+from .compile import LONGEST, OWN, Deployment
 
 if TYPE_CHECKING:
     from ..providers.auth import Source
@@ -154,7 +155,8 @@ class Planner:
         if job.operation == "messages":
             from .messages import chat_of
 
-            messages, given = chat_of(body, deployment.family, deployment.passes)
+            with shaped():
+                messages, given = chat_of(body, deployment.family, deployment.passes)
         else:
             messages = body.pop("messages", None)
             given = body
@@ -225,16 +227,25 @@ def request_of(deployment: Deployment, model: str, messages: Any, stream: bool, 
         wanted["additional_drop_params"] += tuple(own.get("additional_drop_params") or ())
     if "allowed_openai_params" in wanted:
         wanted["allowed_openai_params"] += tuple(own.get("allowed_openai_params") or ())
-    try:
+    with shaped():
         call = plan(CHAT, named, messages, stream, {**own, **wanted})
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        # The builders take it for granted that a message is an object with a role, a tool one with a function.
+    call.route = deployment.route
+    return call
+
+
+@contextmanager
+def shaped() -> Iterator[None]:
+    """What trips over a request is the request's fault, and no reason to ask this or another upstream again.
+
+    The builders take it for granted that a message is an object with a role, a tool one with a function.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise BadRequestError(
             f"messages or parameters are not as the API has them ({type(error).__name__}: {error})",
             param="messages",
         ) from error
-    call.route = deployment.route
-    return call
 
 
 def judged(deployment: Deployment, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -275,6 +286,8 @@ def _refused(name: str) -> NoReturn:
         raise BadRequestError(f"{name} is not a client's to say here: {OFTEN_ELSEWHERE[name]} is", param=name)
     if name in CHAT.options or name in RowOptions.__optional_keys__:
         raise BadRequestError(f"{name} is for this proxy's configuration to say", param=name)
+    if name in OWN:
+        raise BadRequestError(f"{name} does not belong into extra_body", param=f"extra_body.{name}")
     nearest = get_close_matches(name, [*sorted(CHAT.parameters), "messages", "model", "stream"], n=1)
     hint = f": did you mean {nearest[0]}?" if nearest else ""
     raise BadRequestError(
