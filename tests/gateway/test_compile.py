@@ -434,7 +434,7 @@ def test_the_way_to_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     read = of(model_list=[entry("a", "openai/m", api_key=KEY, verify=False)])
     assert tables_of(read) is not None
     (warning,) = read.problems
-    assert "anybody may answer in place of https://api.openai.com" in warning.message
+    assert "anybody may answer in place of api.openai.com" in warning.message
 
 
 # Names ----------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ sends what a call of the Python API would have sent. Everything else is planned 
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -48,6 +49,9 @@ NOT_THEIRS = CHAT.options | RowOptions.__optional_keys__ | set(OWN)
 
 LONGEST = frozenset({"max_tokens", "max_completion_tokens"})
 """One thing by two names, whatever a server makes of them: a client's goes before the config's."""
+
+LINE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+"""What a header may be made of (RFC 9110, 5.5)."""
 
 UNSENT = frozenset({"proxy", "verify", "cert", "timeout", "stream_timeout"})
 """Of litellm_params, what is about the connection and not in the request."""
@@ -193,6 +197,7 @@ def _entries(config: Config) -> Iterator[_Entry]:
             missing = ["litellm_params.model"]
         if missing:
             known = set(config.lines) & {(*place, *key.split(".")) for key in missing}
+            known |= {problem.place for problem in config.errors if problem.place == place}
             if not known:  # else it is there, and what is wrong with it has been said
                 config.error(place, f"expected {' and '.join(missing)}")
             continue
@@ -261,6 +266,11 @@ def _compile(config: Config, entry: _Entry, *, hooks: bool) -> None:
         config.error(at, error.message)
         return
     call = calls[0]
+    for name, value in call.headers.items():
+        if not LINE.fullmatch(f"{name}{value}"):
+            given = next((each for each in params.get("extra_headers") or () if each.lower() == name.lower()), None)
+            at = (*place, "extra_headers", given) if given is not None else place
+            config.error(at, f"the header {name} has a line end or another character that no header can have")
     if call.provider.follow:
         config.error(
             (*place, "model"),
@@ -296,7 +306,7 @@ def _compile(config: Config, entry: _Entry, *, hooks: bool) -> None:
         "max_prompt": entry.info.get("max_input_tokens") if router["enable_pre_call_checks"] else None,
         "price": _price(entry, wild=wild),
     }
-    entry.host = call.url.partition("://")[2].partition("/")[0]
+    entry.host = _host(call.url)
     entry.deployment = Deployment(
         entry.id,
         entry.model,
@@ -346,6 +356,11 @@ def _timeouts(*sections: Mapping[str, Any]) -> Timeouts:
     return Timeouts()
 
 
+def _host(url: str) -> str:
+    """Host and port, for people: without the name and password that may stand before them."""
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+
+
 def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -355,7 +370,7 @@ def _route(config: Config, entry: _Entry, call: Call) -> dict[str, Any]:
     verify, cert = entry.params.get("verify", True), entry.params.get("cert")
     place = (*entry.place, "litellm_params")
     if verify is False:
-        config.warn((*place, "verify"), f"anybody may answer in place of {call.base_url}, and is sent the key")
+        config.warn((*place, "verify"), f"anybody may answer in place of {_host(call.url)}, and is sent the key")
     environment = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     if isinstance(verify, str) or cert is not None:
         try:
