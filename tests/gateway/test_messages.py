@@ -409,7 +409,7 @@ ALL = body(
     metadata={"user_id": "u", "tags": ["a"]},
     service_tier="auto",
 )
-JUNK = (None, True, 5, 1.5, "x", "", [], {}, [[]], [5], {"a": 1}, {"type": []}, [{"type": {}}])
+JUNK: tuple[Any, ...] = (None, True, 5, 1.5, "x", "", [], {}, [[]], [5], {"a": 1}, {"type": []}, [{"type": {}}])
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> Any:

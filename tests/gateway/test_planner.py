@@ -1,7 +1,9 @@
 """The planner: what a client may say, and what becomes of it."""
 
+import asyncio
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from penstock.call import CHAT
 from penstock.gateway.compile import Compiled, tables_of
 from penstock.gateway.config import Config, parse
 from penstock.gateway.planner import Planner
-from penstock.gateway.telling import Telling
+from penstock.gateway.telling import MOST, Telling
 from penstock.providers.registry import RowOptions
 
 KEY = "sk-test-0123456789"
@@ -417,6 +419,7 @@ def test_hooks_are_told_once_of_start_and_end() -> None:
         "attempts": [{"deployment": "m#0", "status": 200, "error": None, "seconds": 1.0}],
     }  # fmt: skip
     telling.observe([row, {**row, "id": "req_2", "outcome": "refused", "error": "RateLimitError", "status": 429}])
+    telling.close(10)
     (same, end), (other, refused) = hook.told[1:]
     assert same is call
     assert (end.how, end.usage.total_tokens, end.seconds, len(end.attempts)) == ("complete", 7, 1.5, 1)
@@ -435,3 +438,47 @@ def test_a_hook_that_fails_is_not_the_requests_fault(caplog: pytest.LogCaptureFi
     planner.plan(job)
     assert job.sent
     planner.close()
+
+
+class Exits:
+    """A hook that would end a thread."""
+
+    def started(self, call: Any) -> None:
+        sys.exit(3)
+
+    async def ended(self, call: Any, end: Any) -> None:
+        raise asyncio.CancelledError
+
+
+def test_a_hook_ends_no_thread_of_the_gateways(caplog: pytest.LogCaptureFixture) -> None:
+    telling, hook = Telling([Exits()]), Hook()
+    planner = Planner(compiled(entry("openai/m")).deployments, telling)
+    job = Job("m#0", {})
+    planner.plan(job)
+    assert job.sent
+    telling.observe([{"id": "req_1"}])
+    telling.reload([hook])
+    telling.observe([{"id": "req_2"}])
+    telling.close(10)
+    ((call, _),) = hook.told
+    assert call.id == "req_2"
+    planner.close()
+
+
+def test_a_hook_that_does_not_return_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    over = threading.Event()
+
+    class Waits:
+        def ended(self, call: Any, end: Any) -> None:
+            over.wait(60)
+
+    telling = Telling([Waits()])
+    with caplog.at_level("WARNING", "penstock.gateway"):
+        telling.observe([{"id": str(number)} for number in range(MOST + 10)])
+        telling.observe([{"id": "another"}])
+        telling.close(0.1)
+    over.set()
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == "hooks are slower than requests: they are not told of every end"
+    assert "one does not return" in said[-1]
+    assert len(said) == 2
