@@ -79,6 +79,7 @@ def _check(options: "Options") -> int:
 
     config, compiled = serve.load(options)
     _list(config.problems)
+    serve.gateway_of(options, compiled)  # what it cannot take is wrong too
     talk.table(("model", "deployment", "asks", "at", "by", "price"), _lines(compiled))
     for alias, name in compiled.aliases.items():
         talk.remark(f"{alias} is {name}")
