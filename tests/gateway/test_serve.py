@@ -166,6 +166,7 @@ def test_no_password_of_an_address_is_shown(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--model", ""], "--model '' names no model"),
         ([], "nothing to serve: --config FILE, or --model NAME"),
         (["--config", "a", "--model", "b"], "it is --config or --model, not both"),
         (["--model", "replay/hello", "--ssl-certfile", "a"], "--ssl-certfile and --ssl-keyfile belong together"),

@@ -43,6 +43,8 @@ def proxy(
     if (config is None) == (not models):
         what = "it is --config or --model, not both" if models else "nothing to serve: --config FILE, or --model NAME"
         raise click.UsageError(what, context)
+    if "" in models:
+        raise click.UsageError("--model '' names no model", context)
     if (ssl_certfile is None) != (ssl_keyfile is None):
         raise click.UsageError("--ssl-certfile and --ssl-keyfile belong together", context)
     try:
