@@ -1,6 +1,7 @@
 """The planner: what a client may say, and what becomes of it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -313,13 +314,19 @@ class Answer(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def authority() -> Iterator[Authority]:
+@contextlib.contextmanager
+def running_authority() -> Iterator[Authority]:
     with Authority() as running:
         threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield running
         running.open.set()
         running.shutdown()
+
+
+@pytest.fixture
+def authority() -> Iterator[Authority]:
+    with running_authority() as running:
+        yield running
 
 
 def with_a_token(authority: Authority) -> dict[str, Any]:
@@ -353,6 +360,21 @@ def test_a_token_is_had_aside_and_kept(authority: Authority) -> None:
     assert later.done.is_set()
     assert authority.asked == 1
     planner.close()
+
+
+def test_a_token_that_does_not_come_holds_up_no_other(authority: Authority) -> None:
+    with running_authority() as other:
+        other.open.set()
+        entries = [with_a_token(authority), {**with_a_token(other), "model_name": "u"}]
+        planner = Planner(compiled(*entries).deployments)
+        waiting = [Job("t#0", {}) for _ in range(12)]
+        for job in (*waiting, quick := Job("u#0", {})):
+            planner.plan(job)
+        assert quick.done.wait(5)
+        assert not any(job.done.is_set() for job in waiting)
+        authority.open.set()
+        assert all(job.done.wait(10) for job in waiting)
+        planner.close()
 
 
 def test_a_token_that_was_not_accepted_is_forgotten(authority: Authority) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("penstock.gateway")
 
 ASIDE = 4
-"""Threads that get tokens and sign, which may take a round trip to somebody else."""
+"""Threads that get tokens of one kind, or sign for one provider, which may take a round trip to somebody else."""
 
 OFTEN_ELSEWHERE = {
     "timeout": "timeout of the deployment",
@@ -112,7 +112,7 @@ class Planner:
     def __init__(self, deployments: Mapping[str, Deployment], listener: Listener | None = None) -> None:
         self._deployments = self._before = deployments
         self._listener = listener
-        self._aside = ThreadPoolExecutor(ASIDE, "penstock-tokens")
+        self._aside: dict[Source | str, ThreadPoolExecutor] = {}
         self._used: dict[str, tuple[Source, str]] = {}
 
     def reload(self, deployments: Mapping[str, Deployment], listener: Listener | None = None) -> None:
@@ -121,7 +121,8 @@ class Planner:
 
     def close(self) -> None:
         """Ends the threads. What waits for a token is not answered."""
-        self._aside.shutdown(wait=False, cancel_futures=True)
+        for threads in self._aside.values():
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def plan(self, job: Job) -> None:
         """Sees to it that a job is answered. Raises nothing."""
@@ -132,9 +133,16 @@ class Planner:
             refuse(job, error)
             return
         if call.sign is not None or (call.source is not None and not tokens.has(call.source)):
-            self._aside.submit(self._finish, job, call)
+            self._threads(call).submit(self._finish, job, call)
         else:
             self._finish(job, call)
+
+    def _threads(self, call: Call) -> ThreadPoolExecutor:
+        """Those that wait for this call's token, and for no other: one that does not come holds up nobody else."""
+        kind = call.source or call.provider.slug
+        if kind not in self._aside:
+            self._aside[kind] = ThreadPoolExecutor(ASIDE, "penstock-tokens")
+        return self._aside[kind]
 
     def observe(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Requests have ended. A token that was not accepted is forgotten: the next request has a new one."""
