@@ -210,6 +210,22 @@ def test_a_certificate_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert advice == "--ssl-certfile and --ssl-keyfile are files of PEM."
 
 
+def test_certificates_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trustme = pytest.importorskip("trustme", reason="external: no trustme")
+    for name in ("one", "other"):
+        made = trustme.CA().issue_cert("localhost")
+        made.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
+        made.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+    for certificate, key, said in (
+        ("one.pem", "other.key", "other.key: it is not the key of the certificate in one.pem"),
+        ("one.key", "one.key", "one.key: there is no certificate in it"),
+        ("one.pem", "one.pem", "one.pem: there is no private key in it"),
+    ):
+        words = ["--ssl-certfile", certificate, "--ssl-keyfile", key, "--port", "0"]
+        assert command(["proxy", "--model", "replay/hello", *words]) == 1
+        assert capsys.readouterr().err.splitlines()[0] == f"penstock: TLS: {said}"
+
+
 def test_a_database_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path / "config.yaml", general_settings={"database_url": "mysql://x"})
     assert command(["proxy", "--config", str(file)]) == 1

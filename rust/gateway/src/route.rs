@@ -28,7 +28,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
     let state = shared.state.load_full();
     let id = format!("req_{:032x}", fastrand::u128(..));
     let origin = allowed_origin(&state, request.headers());
-    let dialect = if request.uri().path().ends_with("/messages") { Operation::Messages } else { Operation::Chat };
+    let dialect = if request.uri().path().contains("/messages") { Operation::Messages } else { Operation::Chat };
     let chunked = request.headers().contains_key("transfer-encoding");
     let answered = match head(&state, &request) {
         Ok(()) => dispatch(&shared, &state, request, &id).await,
