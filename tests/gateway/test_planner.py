@@ -412,6 +412,16 @@ def test_signatures_are_made_for_each_request(plan: Plan) -> None:
     assert job.url.endswith("/converse-stream")
 
 
+def test_requests_that_began_before_two_reloads_are_planned() -> None:
+    planner = Planner(compiled(entry("openai/m")).deployments)
+    for name in ("a", "b"):
+        planner.reload(compiled({**entry("openai/other"), "model_name": name}).deployments)
+    job = Job("m#0", {})
+    planner.plan(job)
+    assert job.sent["model"] == "m"
+    planner.close()
+
+
 # Hooks ----------------------------------------------------------------------------------------------------------------
 
 

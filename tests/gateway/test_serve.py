@@ -22,6 +22,7 @@ import pytest
 import penstock
 from penstock.cli.commands import run as command
 from penstock.gateway import serve
+from penstock.gateway.spill import Spill
 from penstock.gateway.store import Store
 from penstock.replay import Upstream
 
@@ -262,6 +263,15 @@ def test_rows_wait_beside_the_file_or_where_the_config_says(url: str, tmp_path: 
     store.close()
 
 
+def test_rows_that_cannot_be_taken_over_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    left = tmp_path / "spend.db.spill.1.jsonl"
+    left.mkdir()  # as good as a file of somebody else's, which nothing is for root
+    with caplog.at_level("ERROR", "penstock.gateway"):
+        assert Spill(tmp_path / "spend.db.spill").adopt() == 0
+    (record,) = caplog.records
+    assert record.getMessage() == f"{left}: Is a directory. The spend rows in it stay there"
+
+
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     settings = {"spill_folder": f"{tmp_path}/file/below", "database_url": f"sqlite:///{tmp_path}/spend.db"}
@@ -272,13 +282,29 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path, capsys: pytest.Captu
     assert advice.startswith("general_settings.spill_folder")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_wait_for_a_database(number: int, tmp_path: Path) -> None:
+    pytest.importorskip("psycopg", reason="external: no psycopg")
+    with socket.create_server(("127.0.0.1", 0)) as server:  # one that says nothing
+        url = f"postgresql://u@127.0.0.1:{server.getsockname()[1]}/x?connect_timeout=50&sslmode=disable"
+        file = write(tmp_path / "config.yaml", general_settings={"database_url": url})
+        words = [sys.executable, "-m", "penstock", "proxy", "--config", str(file), "--port", "0"]
+        process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": HOME}, stderr=subprocess.DEVNULL)
+        server.settimeout(30)
+        connection, _ = server.accept()
+        with connection:
+            process.send_signal(number)
+            assert process.wait(10) in (130, -signal.SIGTERM)
+
+
 # What it says ---------------------------------------------------------------------------------------------------------
 
 
-def said(models: list[str], host: str, port: int = 4000, *, key: str | None = None, **options: Any) -> str:
+def said(models: list[str], host: str, *, key: str | None = None, keys: bool = False, **options: Any) -> str:
     chosen = serve.Options(models=tuple(models), **options)
     _, compiled = serve.load(chosen)
-    return serve.banner(chosen, replace(compiled, settings={**compiled.settings, "master_key": key}), host, port)
+    compiled = replace(compiled, settings={**compiled.settings, "master_key": key})
+    return serve.banner(chosen, compiled, host, 4000, keys=keys)
 
 
 def test_the_first_words() -> None:
@@ -288,6 +314,10 @@ def test_the_first_words() -> None:
     text = said(["replay/*"], "0.0.0.0", cert=("a", "b"), allow_unauthenticated=True)
     assert "at https://0.0.0.0:4000, for EVERYBODY" in text
     assert "curl https://localhost:4000/v1/chat/completions -H 'content-type" in text
+    assert "EVERYBODY" in said(["replay/*"], "0.0.0.0", keys=True, allow_unauthenticated=True)
+    text = said(["replay/hello"], "127.0.0.1", keys=True)
+    assert "for whoever on this machine has a key: there is no master key" in text
+    assert 'curl http://127.0.0.1:4000/v1/chat/completions -H "Authorization: Bearer $KEY"' in text
     text = said(["replay/hello"], "::1", key=SECRET)
     assert "at http://[::1]:4000, for whoever has a key" in text
     assert "$PENSTOCK_MASTER_KEY" in text

@@ -110,14 +110,15 @@ class Planner:
     """
 
     def __init__(self, deployments: Mapping[str, Deployment], listener: Listener | None = None) -> None:
-        self._deployments = self._before = deployments
+        self._deployments = deployments
         self._listener = listener
         self._aside: dict[Source | str, ThreadPoolExecutor] = {}
         self._used: dict[str, tuple[Source, str]] = {}
 
     def reload(self, deployments: Mapping[str, Deployment], listener: Listener | None = None) -> None:
-        """Plans for other deployments from now on. Requests that have begun may still ask for those before."""
-        self._deployments, self._before, self._listener = deployments, self._deployments, listener
+        """Plans for these deployments from now on; requests that have begun may still ask for any that was before."""
+        self._deployments = {**self._deployments, **deployments}
+        self._listener = listener
 
     def close(self) -> None:
         """Ends the threads. What waits for a token is not answered."""
@@ -127,8 +128,7 @@ class Planner:
     def plan(self, job: Job) -> None:
         """Sees to it that a job is answered. Raises nothing."""
         try:
-            deployment = self._deployments.get(job.deployment) or self._before[job.deployment]
-            call = self._call(job, deployment)
+            call = self._call(job, self._deployments[job.deployment])
         except Exception as error:  # noqa: BLE001  whatever it is, the client gets an answer
             refuse(job, error)
             return

@@ -126,14 +126,16 @@ def run(options: Options, out: TextIO = sys.stderr) -> int:
     _raise_limit()
     signals: SimpleQueue[int] = SimpleQueue()
     with ExitStack() as stack:
-        # First in and last out: whoever is impatient does not keep the last rows from being written.
-        before = {number: signal.signal(number, lambda got, _: signals.put(got)) for number in _signals()}
+        # Last out: whoever is impatient does not keep the last rows from being written.
+        before: dict[signal.Signals, Any] = {}
         stack.callback(lambda: [signal.signal(number, handler) for number, handler in before.items()])
         gateway = gateway_of(options, compiled)
         stack.callback(gateway.close)
         server = stack.enter_context(_serving(options, compiled, gateway, host))
+        # Not first in: as long as it waits for a database, a signal ends it.
+        before.update({number: signal.signal(number, lambda got, _: signals.put(got)) for number in _signals()})
         port = _listen(gateway, options, host)
-        said = banner(options, compiled, host, port)
+        said = banner(options, compiled, host, port, keys=server.keys)
         if compiled.settings["log_format"] == "json":
             log.info("%s", said.partition("\n")[0])
         else:
@@ -202,6 +204,7 @@ class Server:
         self.telling = Telling(compiled.hooks)
         self.planner = Planner(compiled.deployments, self.telling if compiled.hooks else None)
         self.admin: Any = None
+        self.keys = False
         self._reloading = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="penstock-planner", daemon=True)
@@ -321,10 +324,11 @@ def _serving(options: Options, compiled: Compiled, gateway: "Gateway", host: str
             store = Store(url)
             stack.callback(store.close)
             keyring = Keyring(store, gateway)
-            keyring.sync()
+            keys = keyring.sync()
         except StoreError as error:
             raise RefusedError(str(error), "Check general_settings.database_url, and that the database runs.") from None
         server = Server(options, compiled, gateway, host)
+        server.keys = keys > 0
         settings = compiled.settings
         requests = AccessLog(settings["log_format"], name_of=keyring.name_of)
         observers: list[Observer] = [requests, server.telling, server.planner]
@@ -456,17 +460,20 @@ def _log_to(out: TextIO, form: str) -> None:
     log.propagate = False
 
 
-def banner(options: Options, compiled: Compiled, host: str, port: int) -> str:
-    """What is served, where, for whom, and a line to try."""
+def banner(options: Options, compiled: Compiled, host: str, port: int, *, keys: bool = False) -> str:
+    """What is served, where, for whom, and a line to try. keys: whether there are any beside the master key."""
     from .._native import __version__
 
     shown = f"[{host}]" if ":" in host else host
     here = "localhost" if host in ("0.0.0.0", "::") else shown  # noqa: S104  only shown
     scheme = "https" if options.cert is not None else "http"
     names = list(dict.fromkeys(line.group for line in compiled.served))
-    keyed = compiled.settings["master_key"] is not None
+    master = compiled.settings["master_key"] is not None
+    keyed = master or (keys and not options.allow_unauthenticated)
     who = (
         "for whoever has a key"
+        if master
+        else "for whoever on this machine has a key: there is no master key"
         if keyed
         else "for EVERYBODY who reaches it, as --allow-unauthenticated says"
         if host not in LOOPBACK
@@ -477,7 +484,7 @@ def banner(options: Options, compiled: Compiled, host: str, port: int) -> str:
         f'{{"model": "{asked}", "messages": [{{"role": "user", "content": "Say hello."}}], '
         '"stream": true, "stream_options": {"include_usage": true}}'
     )
-    key = ' -H "Authorization: Bearer $PENSTOCK_MASTER_KEY"' if keyed else ""
+    key = f' -H "Authorization: Bearer ${"PENSTOCK_MASTER_KEY" if master else "KEY"}"' if keyed else ""
     listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     return (
         f"penstock {__version__} at {scheme}://{shown}:{port}, {who}\n"
