@@ -162,6 +162,13 @@ def test_no_password_of_an_address_is_shown(tmp_path: Path, capsys: pytest.Captu
     assert "h.test:8" in out
     assert "anybody may answer in place of h.test:8" in err
     assert SECRET not in out + err
+    file = write(
+        tmp_path / "config.yaml",
+        model_list=[{"model_name": "m", "litellm_params": {**params, "api_base": f"ftp://u:{SECRET}@h"}}],
+    )
+    assert command(["proxy", "--config", str(file), "--check"]) == 2
+    assert "not 'ftp://...@h'" in (err := capsys.readouterr().err)
+    assert SECRET not in err
 
 
 @pytest.mark.parametrize(

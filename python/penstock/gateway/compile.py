@@ -53,6 +53,9 @@ LONGEST = frozenset({"max_tokens", "max_completion_tokens"})
 LINE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 """What a header may be made of (RFC 9110, 5.5)."""
 
+USERINFO = re.compile(r"//[^/@\s]*@")
+"""Name and password in a URL."""
+
 UNSENT = frozenset({"proxy", "verify", "cert", "timeout", "stream_timeout"})
 """Of litellm_params, what is about the connection and not in the request."""
 
@@ -263,7 +266,7 @@ def _compile(config: Config, entry: _Entry, *, hooks: bool) -> None:
         ]
     except APIError as error:
         at = (*place, error.param) if error.param is not None and error.param in params else place
-        config.error(at, error.message)
+        config.error(at, USERINFO.sub("//...@", error.message))
         return
     call = calls[0]
     for name, value in call.headers.items():

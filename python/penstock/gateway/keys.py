@@ -14,7 +14,7 @@ from calendar import monthrange
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from hashlib import sha256
 from typing import Any
 
@@ -146,7 +146,7 @@ def nano(amount: float | str | Decimal) -> int:
         # The text of a float is what its writer meant by it: 0.1 is a tenth.
         exact = Decimal(str(amount).strip())
         return int((exact * NANO).to_integral_value()) if exact.is_finite() else int(exact)
-    except (InvalidOperation, OverflowError, ValueError):
+    except (ArithmeticError, ValueError):
         raise ValueError(f"{amount!r} is no amount of dollars") from None
 
 
