@@ -527,6 +527,8 @@ def _aliases(config: Config, groups: Mapping[str, Any]) -> dict[str, str]:
         place: Place = ("router_settings", "model_group_alias", alias)
         if alias in groups:
             config.error(place, f"{alias!r} is a model_name itself")
+        elif ANY in alias:
+            config.error(place, f"got {alias!r}, expected one name: a * is for model_name")
         elif _known(config, place, name, groups, {}):
             aliases[alias] = name
     return aliases
@@ -554,12 +556,16 @@ def _fallbacks(
     for table in FALLBACKS:
         made: dict[str, list[str]] = {}
         common: list[str] = []
+        known: dict[str, Place] = {}
         for index, entry in enumerate(router[table]):
             for source, others in entry.items():
                 place: Place = ("router_settings", table, index, source)
                 if source != ANY and source not in groups and source not in aliases:
                     _known(config, place, source, {name: None for name in groups if not name.endswith(ANY)}, aliases)
                     continue
+                first = known.setdefault(aliases.get(source, source), place)
+                if first != place:
+                    config.error(place, f"{source!r} has some already, at {config.where(first)}")
                 targets = [aliases.get(name, name) for name in others if _known(config, place, name, groups, aliases)]
                 if source == ANY:
                     common = targets
