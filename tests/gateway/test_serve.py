@@ -576,6 +576,28 @@ def test_a_hook_that_does_not_return_keeps_no_row_and_no_end(start: Any, tmp_pat
     assert outcomes == (["complete", "left"] if moment == "started" else ["complete"] * 3)
 
 
+def test_without_a_key_no_page_of_somebody_elses_may_ask(start: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "config.yaml", general_settings={"cors": ["https://ours.example"]})
+    proxy = start("--config", str(file))
+    asked = json.dumps({"model": "hello", "messages": MESSAGES})
+    for origin, status in (
+        ("https://elsewhere.example", 403),
+        ("http://localhost.elsewhere.example:4000", 403),
+        ("http://127.0.0.1.elsewhere.example", 403),
+        ("null", 403),
+        ("chrome-extension://abcdef", 403),
+        ("https://ours.example", 200),
+        ("http://localhost:3000", 200),
+        ("http://127.0.0.1:4000", 200),
+        ("http://[::1]", 200),
+    ):
+        # As a form could send it, for which no browser asks whether it may.
+        headers = {"origin": origin, "content-type": "text/plain"}
+        answer = httpx.post(f"{proxy.url}/v1/chat/completions", content=asked, headers=headers, trust_env=False)
+        assert answer.status_code == status, origin
+        assert httpx.get(f"{proxy.url}/live", headers=headers, trust_env=False).status_code == status
+
+
 def test_many_upstreams_by_one_name(start: Any, tmp_path: Path) -> None:
     with Upstream() as up:
         to = {"api_base": up.base_url, "api_key": "sk-nothing"}

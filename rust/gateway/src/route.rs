@@ -1,12 +1,13 @@
 //! What is asked of the proxy, by method and path.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use penstock_core::error::Class;
 
 use crate::account::Account;
@@ -146,6 +147,10 @@ async fn dispatch(
 /// Who asks, by the key in the request.
 fn caller(shared: &Shared, state: &State, headers: &HeaderMap) -> Result<Caller, Problem> {
     if state.master.is_none() && (state.settings.allow_unauthenticated || shared.keys.is_empty()) {
+        if is_of_a_stranger(state, headers) {
+            let message = "pages of this origin may not ask here: general_settings.cors names those that may";
+            return Err(Problem::new(Class::PermissionDenied, "origin_not_allowed", message));
+        }
         return Ok(Caller::Anyone);
     }
     let bearer = headers.get("authorization").and_then(|value| value.to_str().ok());
@@ -480,6 +485,18 @@ fn allowed_origin(state: &State, headers: &HeaderMap) -> Option<HeaderValue> {
     let origin = headers.get("origin")?;
     let text = origin.to_str().ok()?;
     state.settings.cors.iter().any(|allowed| allowed == "*" || allowed == text).then(|| origin.clone())
+}
+
+/// Whether it is a page of somebody else's that asks. A browser sends what any page wants to wherever it likes, and only
+/// keeps the answer from it: where nobody needs a key, that would be enough to spend money.
+fn is_of_a_stranger(state: &State, headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get("origin") else { return false };
+    let here = || {
+        let origin = origin.to_str().ok()?.parse::<Uri>().ok()?;
+        let host = origin.host()?.trim_matches(['[', ']']);
+        Some(host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback()))
+    };
+    allowed_origin(state, headers).is_none() && !here().unwrap_or(false)
 }
 
 /// A part of a path without its `%` escapes.
