@@ -126,14 +126,21 @@ def run(options: Options, out: TextIO = sys.stderr) -> int:
     _raise_limit()
     signals: SimpleQueue[int] = SimpleQueue()
     with ExitStack() as stack:
-        # Last out: whoever is impatient does not keep the last rows from being written.
-        before: dict[signal.Signals, Any] = {}
+        # First in and last out: whoever is impatient does not keep the last rows from being written.
+        serving = threading.Event()
+
+        def heard(got: int, _frame: object) -> None:
+            if serving.is_set():
+                signals.put(got)
+            elif got in (signal.SIGINT, signal.SIGTERM):
+                raise KeyboardInterrupt  # as long as it waits for a database there is nothing to let end
+
+        before = {number: signal.signal(number, heard) for number in _signals()}
         stack.callback(lambda: [signal.signal(number, handler) for number, handler in before.items()])
         gateway = gateway_of(options, compiled)
         stack.callback(gateway.close)
         server = stack.enter_context(_serving(options, compiled, gateway, host))
-        # Not first in: as long as it waits for a database, a signal ends it.
-        before.update({number: signal.signal(number, lambda got, _: signals.put(got)) for number in _signals()})
+        serving.set()
         port = _listen(gateway, options, host)
         said = banner(options, compiled, host, port, keys=server.keys)
         if compiled.settings["log_format"] == "json":
