@@ -32,6 +32,12 @@ from ..transport import Route, native
 from .config import Config, Place
 from .schema import COSTS, ROUTING
 
+LINE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+"""What a header may be made of (RFC 9110, 5.5)."""
+
+USERINFO = re.compile(r"//[^/@\s]*@")
+"""Name and password in a URL."""
+
 ASKED = [{"role": "user", "content": "?"}]
 """What deployments are planned with."""
 
@@ -49,12 +55,6 @@ NOT_THEIRS = CHAT.options | RowOptions.__optional_keys__ | set(OWN)
 
 LONGEST = frozenset({"max_tokens", "max_completion_tokens"})
 """One thing by two names, whatever a server makes of them: a client's goes before the config's."""
-
-LINE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-"""What a header may be made of (RFC 9110, 5.5)."""
-
-USERINFO = re.compile(r"//[^/@\s]*@")
-"""Name and password in a URL."""
 
 UNSENT = frozenset({"proxy", "verify", "cert", "timeout", "stream_timeout"})
 """Of litellm_params, what is about the connection and not in the request."""

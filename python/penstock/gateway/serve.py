@@ -4,7 +4,6 @@ SIGTERM and SIGINT drain: no new requests, those under way end or are cut after 
 written. A second one cuts at once. SIGHUP reads the config anew.
 """
 
-import errno
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from errno import EADDRINUSE
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TextIO
@@ -413,7 +413,7 @@ def _listen(gateway: "Gateway", options: Options, host: str) -> int:
             raise RefusedError(f"TLS: {error}", "--ssl-certfile and --ssl-keyfile are files of PEM.") from None
         if isinstance(error, PermissionError):
             advice = "Ports below 1024 are for root: --port 4000 is not."
-        elif f"(os error {errno.EADDRINUSE})" in str(error):  # it comes as a text
+        elif f"(os error {EADDRINUSE})" in str(error):  # it comes as a text
             advice = f"--port chooses another one. `ss -ltnp sport = :{options.port}` tells who has it."
         else:
             advice = "--host is an address of this machine: 127.0.0.1, 0.0.0.0 for all of them."
