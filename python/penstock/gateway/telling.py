@@ -37,7 +37,7 @@ class Telling:
     def __init__(self, hooks: Sequence[Any]) -> None:
         self._hooks = hooks
         self._begun: OrderedDict[str, Observation] = OrderedDict()
-        self._ended: Queue[dict[str, Any] | None] = Queue(MOST)
+        self._ended: Queue[Mapping[str, Any] | None] = Queue(MOST)
         self._thread: threading.Thread | None = None
         self._complained = 0.0
 
