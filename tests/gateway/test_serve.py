@@ -339,6 +339,9 @@ def test_models_alone_are_served_and_leave_nothing_behind(start: Any, tmp_path: 
     for name in ("replay/hello", "hello"):
         answer = proxy.ask(name)
         assert answer.json()["choices"][0]["message"]["content"].startswith("Hello!")
+    # What is not there is not there in the words of the client's API.
+    assert httpx.post(f"{proxy.url}/v1/messages/batches", trust_env=False).json()["type"] == "error"
+    assert httpx.post(f"{proxy.url}/v1/responses", trust_env=False).json().keys() == {"error"}
     proxy.signal(signal.SIGTERM)
     assert proxy.ended() == 0
     assert {path.name for path in tmp_path.iterdir()} == {"err.txt", "out.txt"}

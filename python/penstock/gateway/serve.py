@@ -173,7 +173,7 @@ def _attend(gateway: "Gateway", server: "Server", signals: "SimpleQueue[int]") -
                 log.exception("the old config stays")
             continue
         if draining is not None:
-            log.warning("at once")
+            log.warning("requests under way end at once")
             gateway.drain(0.0)
             return
         seconds = server.compiled.settings["drain_seconds"]
