@@ -377,6 +377,19 @@ def test_a_token_that_does_not_come_holds_up_no_other(authority: Authority) -> N
         planner.close()
 
 
+def test_who_waits_for_a_token_is_not_without_number(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.gateway.planner.WAITING", 6)
+    planner = Planner(compiled(with_a_token(authority)).deployments)
+    waiting = [Job("t#0", {}) for _ in range(6)]
+    for job in (*waiting, refused := Job("t#0", {})):
+        planner.plan(job)
+    assert refused.refused is not None
+    assert (refused.refused["status"], refused.refused["name"]) == (503, "ServiceUnavailableError")
+    authority.open.set()
+    assert all(job.done.wait(10) and job.headers for job in waiting)
+    planner.close()
+
+
 def test_a_token_that_was_not_accepted_is_forgotten(authority: Authority) -> None:
     authority.open.set()
     planner = Planner(compiled(with_a_token(authority)).deployments)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from difflib import get_close_matches
+from threading import Semaphore
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
@@ -20,6 +21,7 @@ from ..errors import (
     APIError,
     AuthenticationError,
     BadRequestError,
+    ServiceUnavailableError,
     Timeout,
 )
 from ..providers.registry import RowOptions
@@ -35,6 +37,9 @@ log = logging.getLogger("penstock.gateway")
 
 ASIDE = 4
 """Threads that get tokens of one kind, or sign for one provider, which may take a round trip to somebody else."""
+
+WAITING = 1024
+"""Requests that may wait for these: with more of them somebody is not keeping up, and clients do better to know."""
 
 OFTEN_ELSEWHERE = {
     "timeout": "timeout of the deployment",
@@ -103,6 +108,14 @@ class Listener(Protocol):
         """The request with this id asks for this."""
 
 
+class Aside:
+    """Who waits for one kind of token, or for signatures of one provider: what does not come holds up no others."""
+
+    def __init__(self) -> None:
+        self.threads = ThreadPoolExecutor(ASIDE, "penstock-tokens")
+        self.room = Semaphore(WAITING)
+
+
 class Planner:
     """Answers the jobs of one gateway.
 
@@ -112,7 +125,7 @@ class Planner:
     def __init__(self, deployments: Mapping[str, Deployment], listener: Listener | None = None) -> None:
         self._deployments = deployments
         self._listener = listener
-        self._aside: dict[Source | str, ThreadPoolExecutor] = {}
+        self._aside: dict[Source | str, Aside] = {}
         self._used: dict[str, tuple[Source, str]] = {}
 
     def reload(self, deployments: Mapping[str, Deployment], listener: Listener | None = None) -> None:
@@ -122,8 +135,8 @@ class Planner:
 
     def close(self) -> None:
         """Ends the threads. What waits for a token is not answered."""
-        for threads in self._aside.values():
-            threads.shutdown(wait=False, cancel_futures=True)
+        for aside in self._aside.values():
+            aside.threads.shutdown(wait=False, cancel_futures=True)
 
     def plan(self, job: Job) -> None:
         """Sees to it that a job is answered. Raises nothing."""
@@ -132,16 +145,19 @@ class Planner:
         except Exception as error:  # noqa: BLE001  whatever it is, the client gets an answer
             refuse(job, error)
             return
-        if call.sign is not None or (call.source is not None and not tokens.has(call.source)):
-            self._threads(call).submit(self._finish, job, call)
-        else:
+        if call.sign is None and (call.source is None or tokens.has(call.source)):
             self._finish(job, call)
+            return
+        aside = self._aside_of(call)
+        if aside.room.acquire(blocking=False):
+            aside.threads.submit(self._finish, job, call).add_done_callback(lambda _: aside.room.release())
+        else:
+            refuse(job, ServiceUnavailableError("too many requests wait for a token or a signature", status_code=503))
 
-    def _threads(self, call: Call) -> ThreadPoolExecutor:
-        """Those that wait for this call's token, and for no other: one that does not come holds up nobody else."""
+    def _aside_of(self, call: Call) -> "Aside":
         kind = call.source or call.provider.slug
         if kind not in self._aside:
-            self._aside[kind] = ThreadPoolExecutor(ASIDE, "penstock-tokens")
+            self._aside[kind] = Aside()
         return self._aside[kind]
 
     def observe(self, rows: Sequence[Mapping[str, Any]]) -> None:
