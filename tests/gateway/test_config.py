@@ -328,6 +328,34 @@ def test_what_is_no_config_at_all(tmp_path: Path) -> None:
         assert tables_of(parsed(text)) is None
 
 
+def test_parameters_of_the_model_have_the_kind_that_they_must_have() -> None:
+    params = "temperature: hot, max_tokens: 4k, logprobs: 1, seed: 12345678901234567890, stop: 5, presence_penalty: -1"
+    config = parsed(f"model_list: [{{model_name: m, litellm_params: {{model: replay/hello, {params}}}}}]")
+    assert [(problem.path.rpartition(".")[2], problem.message) for problem in config.problems] == [
+        ("temperature", "got 'hot', expected a number"),
+        ("max_tokens", "got a text, expected a number"),
+        ("logprobs", "got 1, expected true or false"),
+    ]
+    params = "max_tokens: os.environ/A, top_p: os.environ/B"
+    text = f"model_list: [{{model_name: m, litellm_params: {{model: replay/hello, {params}}}}}]"
+    config = parsed(text, A="4096", B="0.5")
+    read = config.values["model_list"][0]["litellm_params"]
+    assert (repr(read["max_tokens"]), read["top_p"]) == ("4096", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("99999999999999999999", "Integer exceeds 64-bit range"), ("!!binary aGk=", "bytes")]
+)
+def test_what_is_no_json_cannot_be_sent(value: str, said: str) -> None:
+    params = f"model: replay/hello, extra_body: {{x: {value}}}"
+    config = parsed(f"model_list: [{{model_name: m, litellm_params: {{{params}}}}}]")
+    assert tables_of(config) is None
+    (problem,) = config.problems
+    assert problem.path == "model_list[0].litellm_params"
+    assert problem.message.startswith("it cannot be sent as JSON: ")
+    assert said in problem.message
+
+
 def test_what_holds_itself() -> None:
     assert said("a: &a [*a]\nmodel_list: *a") == ["1: error: it holds itself, or is nested too deeply"]
 

@@ -256,6 +256,11 @@ def _compile(config: Config, entry: _Entry, *, hooks: bool) -> None:
     place = (*entry.place, "litellm_params")
     wild = entry.model.endswith(ANY)
     try:
+        orjson.dumps(params)
+    except TypeError as error:
+        config.error(place, f"it cannot be sent as JSON: {error}")
+        return
+    try:
         row, _ = resolve(entry.model, params.get("custom_llm_provider"))
         options = _options(config, entry, row)
         timeouts = _timeouts(params, config.values["router_settings"])

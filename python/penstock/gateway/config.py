@@ -33,6 +33,7 @@ from .schema import (
     NUMBER,
     PARAMETERS,
     PARAMS,
+    REAL,
     REDIS,
     SCHEMA,
     SECONDS,
@@ -433,9 +434,10 @@ def _typed(text: str, kind: Kind) -> Any:
     """What a variable holds, as the kind of value that is wanted, if it can be read so."""
     if kind is FLAG or (kind is VERIFY and text.lower() in ("true", "false")):
         return True if text.lower() in TRUE else False if text.lower() in FALSE else text
-    if kind in (NUMBER, SECONDS, WHOLE, BYTES, INTEGER, TIMEOUT):
+    if kind in (NUMBER, SECONDS, WHOLE, BYTES, INTEGER, TIMEOUT, REAL):
         try:
-            return float(text) if kind in (NUMBER, SECONDS, TIMEOUT) else int(text)
+            whole = kind in (WHOLE, BYTES, INTEGER) or (kind is REAL and text.strip().lstrip("-").isdecimal())
+            return int(text) if whole else float(text)
         except ValueError:
             return text
     if kind is TEXTS:

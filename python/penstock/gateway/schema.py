@@ -109,6 +109,12 @@ def _integer(value: Any) -> int:
     return value
 
 
+def _real(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise Unfit
+    return value
+
+
 def _whole(value: Any) -> int:
     if _integer(value) < 0:
         raise Unfit
@@ -225,6 +231,7 @@ SECONDS = Kind("seconds", _seconds)
 WHOLE = Kind("a whole number from 0 on", _whole)
 BYTES = Kind("a whole number of bytes", _whole)
 INTEGER = Kind("a whole number", _integer)
+REAL = Kind("a number", _real)
 TEXTS = Kind("a list of texts", _texts)
 MAPPING = Kind("a mapping", _mapping)
 NAMES = Kind("a mapping of names to names", _named)
@@ -298,8 +305,16 @@ CONNECTION = (
     ),
 )
 
+SIMPLE = {
+    **dict.fromkeys(("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty"), REAL),
+    **dict.fromkeys(("repetition_penalty", "max_tokens", "max_completion_tokens", "n", "seed"), REAL),
+    **dict.fromkeys(("top_k", "top_logprobs"), REAL),
+    **dict.fromkeys(("logprobs", "parallel_tool_calls", "store"), FLAG),
+}
+"""Parameters of which more is known than that they are the provider's to judge."""
+
 PARAMETERS = tuple(
-    Key(name, ANYTHING, None, "Sent where the client says nothing.")
+    Key(name, SIMPLE.get(name, ANYTHING), None, "Sent where the client says nothing.")
     for name in sorted(CHAT.parameters - {"metadata", "stream_options"})
 )
 
