@@ -207,6 +207,11 @@ def test_what_is_wrong_is_said(client: Client, method: str, path: str, body: Any
     assert error["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize("limit", ["0", "-1", "1.0", "1001", "0" * 19 + "1" + "0" * 9, "9" * 5000, "\u0661"])
+def test_a_number_that_is_none_or_too_large(client: Client, limit: str) -> None:
+    assert client.fails(400, "GET", "/spend/logs", limit=limit)["param"] == "limit"
+
+
 def test_nothing_to_change_is_an_error(client: Client) -> None:
     made = client.post("/key/generate")
     assert "nothing" in client.fails(400, "POST", "/key/update", {"key": made["key"]})["message"]
@@ -223,6 +228,7 @@ def test_who_is_unknown_is_not_found_and_not_repeated(client: Client) -> None:
         client.fails(404, "POST", "/key/update", {"key": "sk-somebody-elses", "rpm_limit": 1}),
     ):
         assert "somebody" not in json.dumps(error)
+        assert error["type"] == "not_found_error"
 
 
 # ---- who may
@@ -235,7 +241,7 @@ def test_a_key_may_ask_about_itself_alone(client: Client) -> None:
     assert client.get("/key/info", caller, key=own["key"])["info"]["key_alias"] == "own"
     assert client.get("/key/info", caller, key=own["token"])["info"]["key_alias"] == "own"
     for asked in (other["key"], other["token"], "own", "sk-none"):
-        client.fails(403, "GET", "/key/info", None, caller, key=asked)
+        assert client.fails(403, "GET", "/key/info", None, caller, key=asked)["type"] == "permission_error"
 
 
 @pytest.mark.parametrize(

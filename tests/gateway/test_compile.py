@@ -434,7 +434,27 @@ def test_the_way_to_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     read = of(model_list=[entry("a", "openai/m", api_key=KEY, verify=False)])
     assert tables_of(read) is not None
     (warning,) = read.problems
-    assert "anybody may answer in place of https://api.openai.com" in warning.message
+    assert "anybody may answer in place of api.openai.com" in warning.message
+
+
+@pytest.mark.parametrize(
+    ("settings", "path", "said"),
+    [
+        ({"model_group_alias": {"e*": "a"}}, "model_group_alias.e*", "got 'e*', expected one name"),
+        ({"fallbacks": [{"a": ["b"]}, {"a": ["c"]}]}, "fallbacks[1].a", "'a' has some already, at config.yaml:1"),
+        (
+            {"fallbacks": [{"a": ["b"]}, {"x": ["c"]}], "model_group_alias": {"x": "a"}},
+            "fallbacks[1].x",
+            "'x' has some already",
+        ),
+    ],
+)
+def test_names_that_mean_two_things(settings: Any, path: str, said: str) -> None:
+    read = of(model_list=[entry(name, "openai/m", api_key=KEY) for name in "abc"], router_settings=settings)
+    assert tables_of(read) is None
+    (problem,) = read.errors
+    assert problem.path == f"router_settings.{path}"
+    assert said in problem.message
 
 
 # Names ----------------------------------------------------------------------------------------------------------------

@@ -275,9 +275,30 @@ WRONG = [
         ".max_requests",
         "global_max_parallel_requests and max_requests are the same: leave one out",
     ),
-    ("router_settings: {fallbacks: [m]}", ".fallbacks", 'got a list, expected a list like [{"name": ["other"]}]'),
+    ("router_settings: {fallbacks: [m]}", ".fallbacks[0]", 'got \'m\', expected a mapping like {"name": ["other"]}'),
+    ("router_settings: {fallbacks: [{m: [m, 5]}]}", ".fallbacks[0].m", "got a list, expected a list of names"),
+    ("router_settings: {context_window_fallbacks: {m: 5}}", ".context_window_fallbacks.m", "got 5, expected a list"),
+    ("router_settings: {model_group_alias: {a: m, b: 4}}", ".model_group_alias.b", "got 4, expected a name"),
+    ("router_settings: {model_group_alias: {b: {modl: m}}}", ".model_group_alias.b", "got a mapping, expected a name"),
     ("router_settings: {timeout: 0}", ".timeout", f"got 0, expected {CLOCKS}"),
-    ("router_settings: {timeout: {first: 1}}", ".timeout", f"got a mapping, expected {CLOCKS}"),
+    (
+        "router_settings: {timeout: {frist_token: 1}}",
+        ".timeout.frist_token",
+        "got 'frist_token', expected one of connect, first_token, idle, total: did you mean first_token?",
+    ),
+    ("router_settings: {timeout: {idle: 0}}", ".timeout.idle", "got 0, expected seconds above 0"),
+    ("router_settings: {timeout: {idle: soon}}", ".timeout.idle", "got 'soon', expected seconds above 0"),
+    ("router_settings: {timeout: 1e10}", ".timeout", "got 10000000000.0, expected up to 4294967295 seconds"),
+    ("router_settings: {num_retries: 5000000000}", ".num_retries", "expected a whole number up to 4294967295"),
+    ("general_settings: {max_body: 99999999999999999999}", ".max_body", "expected a whole number up to 4294967295"),
+    ("general_settings: {flush_seconds: 1e300}", ".flush_seconds", "expected up to 4294967295 seconds"),
+    ("general_settings: {cors: ''}", ".cors", "got an empty text, expected a list of texts"),
+    ("general_settings: {database_url: ''}", ".database_url", "got an empty text, expected a text"),
+    ("router_settings: 5", "", "got 5, expected a mapping"),
+    ("environment_variables: {A=B: x}", ".A=B", "got 'A=B', expected the name of a variable"),
+    ('environment_variables: {"": x}', ".", "got '', expected the name of a variable"),
+    ('environment_variables: {A: "a\\0b"}', ".A", "got a text with a zero byte in it"),
+    ("general_settings: {public_health: !!bool maybe}", ".public_health", "got 'maybe', expected true or false"),
     ("router_settings: {default_litellm_params: {rpm: x}}", ".default_litellm_params.rpm", "expected a whole number"),
 ]
 
@@ -303,8 +324,65 @@ def test_what_is_no_config_at_all(tmp_path: Path) -> None:
     (problem,) = read(tmp_path / "latin.yaml", {}).problems
     assert "not UTF-8" in problem.message
     # Nothing that could not be read has tables.
-    for text in ("", "- model_list", "model_list: [", "model_list: 7"):
+    for text in ("", "- model_list", "model_list: [", "model_list: 7", "model_list: &a [*a]", "[" * 5000 + "]" * 5000):
         assert tables_of(parsed(text)) is None
+
+
+def test_parameters_of_the_model_have_the_kind_that_they_must_have() -> None:
+    params = "temperature: hot, max_tokens: 4k, logprobs: 1, seed: 12345678901234567890, stop: 5, presence_penalty: -1"
+    config = parsed(f"model_list: [{{model_name: m, litellm_params: {{model: replay/hello, {params}}}}}]")
+    assert [(problem.path.rpartition(".")[2], problem.message) for problem in config.problems] == [
+        ("temperature", "got 'hot', expected a number"),
+        ("max_tokens", "got a text, expected a number"),
+        ("logprobs", "got 1, expected true or false"),
+    ]
+    params = "max_tokens: os.environ/A, top_p: os.environ/B"
+    text = f"model_list: [{{model_name: m, litellm_params: {{model: replay/hello, {params}}}}}]"
+    config = parsed(text, A="4096", B="0.5")
+    read = config.values["model_list"][0]["litellm_params"]
+    assert (repr(read["max_tokens"]), read["top_p"]) == ("4096", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("99999999999999999999", "Integer exceeds 64-bit range"), ("!!binary aGk=", "bytes")]
+)
+def test_what_is_no_json_cannot_be_sent(value: str, said: str) -> None:
+    params = f"model: replay/hello, extra_body: {{x: {value}}}"
+    config = parsed(f"model_list: [{{model_name: m, litellm_params: {{{params}}}}}]")
+    assert tables_of(config) is None
+    (problem,) = config.problems
+    assert problem.path == "model_list[0].litellm_params"
+    assert problem.message.startswith("it cannot be sent as JSON: ")
+    assert said in problem.message
+
+
+def test_what_holds_itself() -> None:
+    assert said("a: &a [*a]\nmodel_list: *a") == ["1: error: it holds itself, or is nested too deeply"]
+
+
+def test_no_section_has_to_be_one() -> None:
+    text = "router_settings: 5\ngeneral_settings: 6\nlitellm_settings: {json_logs: true}"
+    assert said(text) == [
+        "2: error: router_settings: got 5, expected a mapping",
+        "3: error: general_settings: got 6, expected a mapping",
+    ]
+
+
+def test_what_is_no_entry_is_told_once() -> None:
+    config = parsed("model_list: [{model_name: m, litellm_params: {model: replay/hello}}, just]")
+    assert tables_of(config) is None
+    assert [str(problem) for problem in config.problems] == [
+        "config.yaml:1: error: model_list[1]: got 'just', expected a mapping"
+    ]
+
+
+def test_a_variable_that_is_empty() -> None:
+    (line,) = said("general_settings: {database_url: os.environ/DATABASE}", DATABASE="")
+    assert line == "2: error: general_settings.database_url: the variable DATABASE is empty, expected a text"
+
+
+def test_no_size_is_too_large() -> None:
+    assert general("general_settings: {max_request_size_mb: 1e300}")["max_body"] == 2**32 - 1
 
 
 def test_no_problem_shows_a_secret() -> None:

@@ -1,5 +1,6 @@
 """What docs/proxy.md shows works: its configs are good ones, its commands run."""
 
+import configparser
 import os
 import re
 import shutil
@@ -15,8 +16,10 @@ import yaml
 
 import penstock
 from penstock.cli.proxy import proxy
+from penstock.gateway import serve
 from penstock.gateway.compile import tables_of
 from penstock.gateway.config import Config, parse
+from penstock.gateway.schema import GENERAL
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "proxy.md").read_text(encoding="utf-8")
 HOME = str(Path(penstock.__file__).parent.parent)
@@ -69,6 +72,35 @@ def test_the_command_lines_are_good() -> None:
         context = proxy.make_context("proxy", line.split())
         assert context.params["config"] == "/etc/penstock/config.yaml"
         assert isinstance(context, click.Context)
+
+
+def test_the_deployment_of_kubernetes() -> None:
+    (block,) = (block for block in blocks("yaml") if "kind: Deployment" in block)
+    documents = {document["kind"]: document for document in yaml.safe_load_all(block)}
+    pod = documents["Deployment"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    assert documents["Deployment"]["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert documents["Service"]["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    assert {mount["name"] for mount in container["volumeMounts"]} == {each["name"] for each in pod["spec"]["volumes"]}
+    paths = {mount["mountPath"] for mount in container["volumeMounts"]}
+    config = yaml.safe_load(documents["ConfigMap"]["data"]["config.yaml"])
+    assert {"/etc/penstock", config["general_settings"]["spill_folder"]} == paths
+    assert config["general_settings"]["redis"]["nodes"] == documents["Deployment"]["spec"]["replicas"]
+    # It is only known to be nobody's root by its number.
+    assert container["securityContext"]["runAsNonRoot"]
+    (user,) = re.findall(r"^USER (.*)$", PAGE, re.MULTILINE)
+    assert user.isdecimal()
+
+
+def test_the_unit_of_systemd() -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    (block,) = blocks("ini")
+    unit.read_string(block)
+    assert unit["Service"]["WorkingDirectory"] == f"/var/lib/{unit['Service']['StateDirectory']}"
+    # Draining, what is cut after that, hooks, the last rows.
+    default = next(key.default for key in GENERAL.keys if key.name == "drain_seconds")
+    assert int(unit["Service"]["TimeoutStopSec"]) > default + 2 + 2 * serve.PATIENCE + serve.FLUSH
 
 
 def free_port() -> int:

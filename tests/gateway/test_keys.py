@@ -69,7 +69,7 @@ def test_nano_dollars_survive_the_way_through_a_float(amount: int) -> None:
     assert nano(dollars(amount)) == amount
 
 
-@pytest.mark.parametrize("amount", ["ten", "", "nan", float("inf"), "1,000"])
+@pytest.mark.parametrize("amount", ["ten", "", "nan", float("inf"), "1,000", "1e999999"])
 def test_what_is_no_money_is_refused(amount: Any) -> None:
     with pytest.raises(ValueError, match="no amount"):
         nano(amount)
@@ -174,6 +174,16 @@ def test_everything_at_once() -> None:
     }
 
 
+def test_the_native_module_takes_the_largest_that_a_key_may_have() -> None:
+    from penstock._native import Gateway
+
+    most = {"rpm_limit": keys.LARGEST, "tpm_limit": keys.LARGEST, "max_parallel_requests": keys.MOST_AT_ONCE}
+    _, key = keys.new({**most, "max_budget": keys.MOST, "spend": keys.MOST, "duration": "90000mo"}, time.time())
+    gateway = Gateway(b"{}")
+    gateway.put_keys(json.dumps([key.row()]).encode())
+    gateway.close()
+
+
 def test_null_takes_a_limit_away() -> None:
     given = dict.fromkeys(set(keys.FIELDS) - {"key"})
     parts = parse(given, 0.0)
@@ -193,6 +203,7 @@ def test_null_takes_a_limit_away() -> None:
         ({"rpm_limit": "many"}, "rpm_limit"),
         ({"rpm_limit": True}, "rpm_limit"),
         ({"tpm_limit": 1e300}, "tpm_limit"),
+        ({"max_parallel_requests": 1 << 32}, "max_parallel_requests"),
         ({"max_budget": "ten"}, "max_budget"),
         ({"max_budget": -1}, "max_budget"),
         ({"max_budget": True}, "max_budget"),
@@ -320,6 +331,47 @@ def test_what_cannot_be_is_an_error_of_the_command_line(
 ) -> None:
     assert run(["keys", *command]) == 2
     assert "bug" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (
+            ["make", "--rpm", "many"],
+            "--rpm must be a whole number from 0 to 9,007,199,254,740,991, or none for no limit",
+        ),
+        (["make", "--max-parallel", "-1"], "--max-parallel must be a whole number from 0 to 4,294,967,295, or none"),
+        (["make", "--budget", "ten"], "--budget must be an amount of US dollars"),
+        (["make", "--period", "30x"], "--period: '30x' is no duration"),
+        (["make", "--expires", "0d"], "--expires: '0d' is no duration"),
+        (["make", "--model", "a*b"], "--model must be names with a * at their end"),
+        (["make", "sk-name"], "NAME must be a name, and not what begins with sk-"),
+        (["update", "alice", "--spent", "-1"], "--spent must be an amount"),
+        (["make", "--metadata", "[]"], "--metadata must be an object"),
+    ],
+)
+def test_errors_have_the_names_of_the_command_line(
+    made: str, command: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["keys", *command]) == 2
+    assert f"penstock: {said}" in capsys.readouterr().err
+
+
+def test_a_database_that_is_new_is_told_of(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["keys", "make", "a"]) == 0
+    assert f"{database} is new: --database or --config" in capsys.readouterr().err
+    assert run(["keys", "make", "b"]) == 0
+    assert "is new" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["{}", "sqlite:///{}", "sqlite:///{}?timeout=5", "sqlite+pysqlite:///{}"])
+def test_a_file_by_each_of_its_names(made: str, database: Path, form: str) -> None:
+    assert run(["keys", "show", "alice", "--database", form.format(database)]) == 0
+
+
+def test_a_file_that_cannot_be_written(made: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["spend", "--csv", str(tmp_path / "none" / "spend.csv")]) == 2
+    assert "spend.csv: No such file or directory" in capsys.readouterr().err
 
 
 def test_secret_is_kept_nowhere(

@@ -1,5 +1,7 @@
 """Requests for messages as chat completions, for upstreams that take blocks and for those that do not."""
 
+import contextlib
+import copy
 import json
 from typing import Any
 
@@ -380,6 +382,55 @@ def test_what_cannot_be_said_is_named(request_: Any, param: str) -> None:
     named, message = refused(request_)
     assert named == param
     assert message.startswith(param)
+
+
+ALL = body(
+    turn(
+        text("Look", cache_control=MARK),
+        IMAGE,
+        {"type": "document", "source": {"type": "text", "data": "d"}, "title": "t", "context": "c"},
+        {"type": "document", "source": {"type": "content", "content": [text("a")]}},
+        {"type": "document", "source": PNG, "title": "t"},
+    ),
+    turn(
+        {"type": "thinking", "thinking": "Hm", "signature": "sig"},
+        {"type": "thinking", "thinking": "Hm"},
+        text("Let me see."),
+        {"type": "tool_use", "id": "a", "name": "f", "input": {"x": 1}},
+        role="assistant",
+    ),
+    turn({"type": "tool_result", "tool_use_id": "a", "content": [text("r"), IMAGE], "is_error": True}),
+    system=[text("s", cache_control=MARK)],
+    tools=[{**TOOL, "type": "custom", "description": "d", "strict": True, "cache_control": MARK}],
+    tool_choice={"type": "tool", "name": "f", "disable_parallel_tool_use": True},
+    thinking={"type": "enabled", "budget_tokens": 2000},
+    output_config={"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
+    stop_sequences=["a"],
+    metadata={"user_id": "u", "tags": ["a"]},
+    service_tier="auto",
+)
+JUNK: tuple[Any, ...] = (None, True, 5, 1.5, "x", "", [], {}, [[]], [5], {"a": 1}, {"type": []}, [{"type": {}}])
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Any:
+    """The ways to all that is in a document."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in parts:
+        yield (*at, name)
+        yield from places(part, (*at, name))
+
+
+@pytest.mark.parametrize("family", ["chat", "anthropic", "converse", "gemini"])
+def test_whatever_stands_somewhere_is_taken_or_refused(family: str) -> None:
+    for *way, last in places(ALL):
+        for junk in JUNK:
+            request = copy.deepcopy(ALL)
+            part = request
+            for name in way:
+                part = part[name]
+            part[last] = junk
+            with contextlib.suppress(BadRequestError):
+                chat_of(request, family)
 
 
 def test_nothing_of_an_upstream_with_blocks_is_refused_but_unknown_fields() -> None:

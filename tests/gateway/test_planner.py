@@ -1,7 +1,10 @@
 """The planner: what a client may say, and what becomes of it."""
 
+import asyncio
+import contextlib
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +17,7 @@ from penstock.call import CHAT
 from penstock.gateway.compile import Compiled, tables_of
 from penstock.gateway.config import Config, parse
 from penstock.gateway.planner import Planner
-from penstock.gateway.telling import Telling
+from penstock.gateway.telling import MOST, Telling
 from penstock.providers.registry import RowOptions
 
 KEY = "sk-test-0123456789"
@@ -311,13 +314,19 @@ class Answer(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def authority() -> Iterator[Authority]:
+@contextlib.contextmanager
+def running_authority() -> Iterator[Authority]:
     with Authority() as running:
         threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield running
         running.open.set()
         running.shutdown()
+
+
+@pytest.fixture
+def authority() -> Iterator[Authority]:
+    with running_authority() as running:
+        yield running
 
 
 def with_a_token(authority: Authority) -> dict[str, Any]:
@@ -350,6 +359,34 @@ def test_a_token_is_had_aside_and_kept(authority: Authority) -> None:
     planner.plan(later)
     assert later.done.is_set()
     assert authority.asked == 1
+    planner.close()
+
+
+def test_a_token_that_does_not_come_holds_up_no_other(authority: Authority) -> None:
+    with running_authority() as other:
+        other.open.set()
+        entries = [with_a_token(authority), {**with_a_token(other), "model_name": "u"}]
+        planner = Planner(compiled(*entries).deployments)
+        waiting = [Job("t#0", {}) for _ in range(12)]
+        for job in (*waiting, quick := Job("u#0", {})):
+            planner.plan(job)
+        assert quick.done.wait(5)
+        assert not any(job.done.is_set() for job in waiting)
+        authority.open.set()
+        assert all(job.done.wait(10) for job in waiting)
+        planner.close()
+
+
+def test_who_waits_for_a_token_is_not_without_number(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.gateway.planner.WAITING", 6)
+    planner = Planner(compiled(with_a_token(authority)).deployments)
+    waiting = [Job("t#0", {}) for _ in range(6)]
+    for job in (*waiting, refused := Job("t#0", {})):
+        planner.plan(job)
+    assert refused.refused is not None
+    assert (refused.refused["status"], refused.refused["name"]) == (503, "ServiceUnavailableError")
+    authority.open.set()
+    assert all(job.done.wait(10) and job.headers for job in waiting)
     planner.close()
 
 
@@ -388,6 +425,16 @@ def test_signatures_are_made_for_each_request(plan: Plan) -> None:
     assert job.url.endswith("/converse-stream")
 
 
+def test_requests_that_began_before_two_reloads_are_planned() -> None:
+    planner = Planner(compiled(entry("openai/m")).deployments)
+    for name in ("a", "b"):
+        planner.reload(compiled({**entry("openai/other"), "model_name": name}).deployments)
+    job = Job("m#0", {})
+    planner.plan(job)
+    assert job.sent["model"] == "m"
+    planner.close()
+
+
 # Hooks ----------------------------------------------------------------------------------------------------------------
 
 
@@ -417,6 +464,7 @@ def test_hooks_are_told_once_of_start_and_end() -> None:
         "attempts": [{"deployment": "m#0", "status": 200, "error": None, "seconds": 1.0}],
     }  # fmt: skip
     telling.observe([row, {**row, "id": "req_2", "outcome": "refused", "error": "RateLimitError", "status": 429}])
+    telling.close(10)
     (same, end), (other, refused) = hook.told[1:]
     assert same is call
     assert (end.how, end.usage.total_tokens, end.seconds, len(end.attempts)) == ("complete", 7, 1.5, 1)
@@ -435,3 +483,47 @@ def test_a_hook_that_fails_is_not_the_requests_fault(caplog: pytest.LogCaptureFi
     planner.plan(job)
     assert job.sent
     planner.close()
+
+
+class Exits:
+    """A hook that would end a thread."""
+
+    def started(self, call: Any) -> None:
+        sys.exit(3)
+
+    async def ended(self, call: Any, end: Any) -> None:
+        raise asyncio.CancelledError
+
+
+def test_a_hook_ends_no_thread_of_the_gateways(caplog: pytest.LogCaptureFixture) -> None:
+    telling, hook = Telling([Exits()]), Hook()
+    planner = Planner(compiled(entry("openai/m")).deployments, telling)
+    job = Job("m#0", {})
+    planner.plan(job)
+    assert job.sent
+    telling.observe([{"id": "req_1"}])
+    telling.reload([hook])
+    telling.observe([{"id": "req_2"}])
+    telling.close(10)
+    ((call, _),) = hook.told
+    assert call.id == "req_2"
+    planner.close()
+
+
+def test_a_hook_that_does_not_return_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    over = threading.Event()
+
+    class Waits:
+        def ended(self, call: Any, end: Any) -> None:
+            over.wait(60)
+
+    telling = Telling([Waits()])
+    with caplog.at_level("WARNING", "penstock.gateway"):
+        telling.observe([{"id": str(number)} for number in range(MOST + 10)])
+        telling.observe([{"id": "another"}])
+        telling.close(0.1)
+    over.set()
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == "hooks are slower than requests: they are not told of every end"
+    assert "one does not return" in said[-1]
+    assert len(said) == 2

@@ -1,5 +1,6 @@
 """The gateway's process: what it says, what it refuses, signals, reloads."""
 
+import contextlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import httpx
@@ -20,6 +22,8 @@ import pytest
 import penstock
 from penstock.cli.commands import run as command
 from penstock.gateway import serve
+from penstock.gateway.spill import Spill
+from penstock.gateway.store import Store
 from penstock.replay import Upstream
 
 SECRET = "sk-0d9f8e7c6b5a41322314a5b6c7d8e9f0"
@@ -55,10 +59,10 @@ class Process:
                 cwd=folder,
                 env={**os.environ, "PYTHONPATH": HOME, **environ},
             )
-        self.wait("curl")
-        found = re.search(r"curl (https?://\S+)/v1/chat/completions", self.said())
+        self.wait(" at http")
+        found = re.search(r"^.* at (https?://[^/,]+)", self.said(), re.MULTILINE)
         assert found is not None
-        self.url = found[1]
+        self.url = found[1].replace("0.0.0.0", "127.0.0.1")
 
     def said(self) -> str:
         return self.err.read_text(encoding="utf-8")
@@ -70,10 +74,11 @@ class Process:
             assert time.monotonic() < deadline, self.said()
             time.sleep(0.02)
 
-    def ask(self, model: str = "hello", **more: Any) -> httpx.Response:
+    def ask(self, model: str = "hello", *, timeout: float = 30, **more: Any) -> httpx.Response:
         headers = {"authorization": f"Bearer {SECRET}"}
         body = {"model": model, "messages": MESSAGES, **more}
-        return httpx.post(f"{self.url}/v1/chat/completions", json=body, headers=headers, trust_env=False, timeout=30)
+        url = f"{self.url}/v1/chat/completions"
+        return httpx.post(url, json=body, headers=headers, trust_env=False, timeout=timeout)
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -128,9 +133,48 @@ def test_check_shows_all_that_is_wrong(tmp_path: Path, capsys: pytest.CaptureFix
     assert advice == "docs/proxy-config.md has every key."
 
 
+@pytest.mark.parametrize("words", [["--check"], ["--port", "0"]])
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"general_settings": {"redis": "nonsense://x"}}, "redis: url: "),
+        ({"general_settings": {"redis": {"url": "redis://127.0.0.1:1", "lease": 0}}}, "redis: lease is seconds"),
+        ({"router_settings": {"default_litellm_params": {"proxy": f"htp://u:{SECRET}@h"}}}, "proxy: htp:// is none of"),
+    ],
+)
+def test_what_the_native_module_cannot_take_is_wrong_in_the_config(
+    sections: Any, said: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "config.yaml", **sections)
+    assert command(["proxy", "--config", str(file), *words]) == 2
+    *problems, what, _ = capsys.readouterr().err.splitlines()
+    assert said in problems[-1]
+    assert problems[-1].startswith(f"{file}: error: ")
+    assert SECRET not in "".join(problems)
+    assert what == "penstock: 1 error in the config."
+
+
+def test_no_password_of_an_address_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    params = {"model": "openai/m", "api_key": "k", "api_base": f"https://u:{SECRET}@h.test:8/v1", "verify": False}
+    file = write(tmp_path / "config.yaml", model_list=[{"model_name": "m", "litellm_params": params}])
+    assert command(["proxy", "--config", str(file), "--check"]) == 0
+    out, err = capsys.readouterr()
+    assert "h.test:8" in out
+    assert "anybody may answer in place of h.test:8" in err
+    assert SECRET not in out + err
+    file = write(
+        tmp_path / "config.yaml",
+        model_list=[{"model_name": "m", "litellm_params": {**params, "api_base": f"ftp://u:{SECRET}@h"}}],
+    )
+    assert command(["proxy", "--config", str(file), "--check"]) == 2
+    assert "not 'ftp://...@h'" in (err := capsys.readouterr().err)
+    assert SECRET not in err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--model", ""], "--model '' names no model"),
         ([], "nothing to serve: --config FILE, or --model NAME"),
         (["--config", "a", "--model", "b"], "it is --config or --model, not both"),
         (["--model", "replay/hello", "--ssl-certfile", "a"], "--ssl-certfile and --ssl-keyfile belong together"),
@@ -157,6 +201,14 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     assert advice.startswith("--port chooses another one.")
 
 
+def test_a_host_that_is_not_here(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["proxy", "--model", "replay/hello", "--port", "0", "--host", "192.0.2.1", "--allow-unauthenticated"]
+    assert command(words) == 1
+    what, advice = capsys.readouterr().err.splitlines()
+    assert what.startswith("penstock: 192.0.2.1:0 cannot be had: ")
+    assert advice.startswith("--host is an address of this machine")
+
+
 def test_a_certificate_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "key.pem").write_text("no key")
     words = ["proxy", "--model", "replay/hello", "--ssl-certfile", "none.pem", "--ssl-keyfile", "key.pem"]
@@ -164,6 +216,22 @@ def test_a_certificate_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixtur
     what, advice = capsys.readouterr().err.splitlines()
     assert what.startswith("penstock: TLS: ")
     assert advice == "--ssl-certfile and --ssl-keyfile are files of PEM."
+
+
+def test_certificates_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trustme = pytest.importorskip("trustme", reason="external: no trustme")
+    for name in ("one", "other"):
+        made = trustme.CA().issue_cert("localhost")
+        made.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
+        made.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+    for certificate, key, said in (
+        ("one.pem", "other.key", "other.key: it is not the key of the certificate in one.pem"),
+        ("one.key", "one.key", "one.key: there is no certificate in it"),
+        ("one.pem", "one.pem", "one.pem: there is no private key in it"),
+    ):
+        words = ["--ssl-certfile", certificate, "--ssl-keyfile", key, "--port", "0"]
+        assert command(["proxy", "--model", "replay/hello", *words]) == 1
+        assert capsys.readouterr().err.splitlines()[0] == f"penstock: TLS: {said}"
 
 
 def test_a_database_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,13 +261,57 @@ def test_without_the_extra(module: str) -> None:
     assert done.returncode in (1, 2)
 
 
+@pytest.mark.parametrize("url", ["sqlite:///spend.db", "sqlite:///spend.db?timeout=5", "sqlite+pysqlite:///spend.db"])
+def test_rows_wait_beside_the_file_or_where_the_config_says(url: str, tmp_path: Path) -> None:
+    store = Store(url)
+    assert serve._spill(store, None) == Path("spend.db.spill")
+    assert serve._spill(store, f"{tmp_path}/a/b") == tmp_path / "a/b/spend.db.spill"
+    assert (tmp_path / "a/b").is_dir()
+    store.close()
+
+
+def test_rows_that_cannot_be_taken_over_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    left = tmp_path / "spend.db.spill.1.jsonl"
+    left.mkdir()  # as good as a file of somebody else's, which nothing is for root
+    with caplog.at_level("ERROR", "penstock.gateway"):
+        assert Spill(tmp_path / "spend.db.spill").adopt() == 0
+    (record,) = caplog.records
+    assert record.getMessage() == f"{left}: Is a directory. The spend rows in it stay there"
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    settings = {"spill_folder": f"{tmp_path}/file/below", "database_url": f"sqlite:///{tmp_path}/spend.db"}
+    file = write(tmp_path / "config.yaml", general_settings=settings)
+    assert command(["proxy", "--config", str(file)]) == 1
+    what, advice = capsys.readouterr().err.splitlines()
+    assert what.startswith(f"penstock: {tmp_path}/file/below: Not a directory. Rows of spend wait there")
+    assert advice.startswith("general_settings.spill_folder")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_wait_for_a_database(number: int, tmp_path: Path) -> None:
+    pytest.importorskip("psycopg", reason="external: no psycopg")
+    with socket.create_server(("127.0.0.1", 0)) as server:  # one that says nothing
+        url = f"postgresql://u@127.0.0.1:{server.getsockname()[1]}/x?connect_timeout=50&sslmode=disable"
+        file = write(tmp_path / "config.yaml", general_settings={"database_url": url})
+        words = [sys.executable, "-m", "penstock", "proxy", "--config", str(file), "--port", "0"]
+        process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": HOME}, stderr=subprocess.DEVNULL)
+        server.settimeout(30)
+        connection, _ = server.accept()
+        with connection:
+            process.send_signal(number)
+            assert process.wait(10) == 130
+
+
 # What it says ---------------------------------------------------------------------------------------------------------
 
 
-def said(models: list[str], host: str, port: int = 4000, *, key: str | None = None, **options: Any) -> str:
+def said(models: list[str], host: str, *, key: str | None = None, keys: bool = False, **options: Any) -> str:
     chosen = serve.Options(models=tuple(models), **options)
     _, compiled = serve.load(chosen)
-    return serve.banner(chosen, replace(compiled, settings={**compiled.settings, "master_key": key}), host, port)
+    compiled = replace(compiled, settings={**compiled.settings, "master_key": key})
+    return serve.banner(chosen, compiled, host, 4000, keys=keys)
 
 
 def test_the_first_words() -> None:
@@ -209,6 +321,10 @@ def test_the_first_words() -> None:
     text = said(["replay/*"], "0.0.0.0", cert=("a", "b"), allow_unauthenticated=True)
     assert "at https://0.0.0.0:4000, for EVERYBODY" in text
     assert "curl https://localhost:4000/v1/chat/completions -H 'content-type" in text
+    assert "EVERYBODY" in said(["replay/*"], "0.0.0.0", keys=True, allow_unauthenticated=True)
+    text = said(["replay/hello"], "127.0.0.1", keys=True)
+    assert "for whoever on this machine has a key: there is no master key" in text
+    assert 'curl http://127.0.0.1:4000/v1/chat/completions -H "Authorization: Bearer $KEY"' in text
     text = said(["replay/hello"], "::1", key=SECRET)
     assert "at http://[::1]:4000, for whoever has a key" in text
     assert "$PENSTOCK_MASTER_KEY" in text
@@ -223,6 +339,9 @@ def test_models_alone_are_served_and_leave_nothing_behind(start: Any, tmp_path: 
     for name in ("replay/hello", "hello"):
         answer = proxy.ask(name)
         assert answer.json()["choices"][0]["message"]["content"].startswith("Hello!")
+    # What is not there is not there in the words of the client's API.
+    assert httpx.post(f"{proxy.url}/v1/messages/batches", trust_env=False).json()["type"] == "error"
+    assert httpx.post(f"{proxy.url}/v1/responses", trust_env=False).json().keys() == {"error"}
     proxy.signal(signal.SIGTERM)
     assert proxy.ended() == 0
     assert {path.name for path in tmp_path.iterdir()} == {"err.txt", "out.txt"}
@@ -278,14 +397,92 @@ def test_the_config_is_read_anew_whole_or_not_at_all(start: Any, tmp_path: Path)
     assert "general_settings.log_format has effect with the next start" in warnings
 
 
+def test_no_wait_for_a_signal_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deaf(SimpleQueue[int]):
+        """As a queue is whose thread went to sleep in the moment between a signal and its handler."""
+
+        def get(self, block: bool = True, timeout: float | None = None) -> int:
+            assert timeout is not None
+            assert timeout <= 1
+            if self.empty():
+                self.put(signal.SIGHUP)
+                raise Empty
+            return super().get()
+
+    assert serve._next(Deaf()) == signal.SIGHUP
+
+
+def test_a_config_with_an_error_changes_no_variable_either(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("REGION", "eu")
+    monkeypatch.delenv("OTHER", raising=False)
+    file = write(tmp_path / "config.yaml")
+    options = serve.Options(config=str(file))
+    _, compiled = serve.load(options)
+    gateway = serve.gateway_of(options, compiled)
+    server = serve.Server(options, compiled, gateway, "127.0.0.1")
+    given = {"REGION": "us", "OTHER": "x"}
+    for wrong in ({"silence": "long"}, {"redis": "nonsense://x"}):
+        write(file, environment_variables=given, general_settings=wrong)
+        with pytest.raises(serve.ConfigError):
+            server.reload()
+        assert (os.environ["REGION"], os.environ.get("OTHER")) == ("eu", None)
+    write(file, environment_variables=given)
+    server.reload()
+    assert (os.environ.pop("REGION"), os.environ.pop("OTHER")) == ("us", "x")
+    gateway.close()
+
+
+def test_hooks_outlast_a_config_that_cannot_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "outlasting_hooks.py").write_text("class Hook:\n    def started(self, call): ...\n")
+    hooks = {"hooks": ["outlasting_hooks.Hook"]}
+    file = write(tmp_path / "config.yaml", litellm_settings=hooks)
+    options = serve.Options(config=str(file))
+    _, compiled = serve.load(options)
+    gateway = serve.gateway_of(options, compiled)
+    server = serve.Server(options, compiled, gateway, "127.0.0.1")
+    write(file, general_settings={"redis": "nonsense://x"})
+    with pytest.raises(serve.ConfigError, match="redis"):
+        server.reload()
+    assert server.planner._listener is server.telling
+    gateway.close()
+
+
+def test_what_has_effect_with_the_next_start_is_said_until_then(tmp_path: Path) -> None:
+    file = write(tmp_path / "config.yaml")
+    options = serve.Options(config=str(file))
+    _, compiled = serve.load(options)
+    gateway = serve.gateway_of(options, compiled)
+    server = serve.Server(options, compiled, gateway, "127.0.0.1")
+    write(file, general_settings={"spill_folder": "elsewhere"})
+    for _ in range(2):
+        assert server.reload() == ["general_settings.spill_folder has effect with the next start"]
+    write(file)
+    assert server.reload() == []
+    gateway.close()
+
+
+def test_a_log_of_json_has_nothing_else(start: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "config.yaml", general_settings={"log_format": "json", "nonsense": 1})
+    proxy = start("--config", str(file))
+    proxy.ask()
+    proxy.signal(signal.SIGTERM)
+    assert proxy.ended() == 0
+    lines = [json.loads(line) for line in proxy.said().splitlines()]
+    assert "general_settings.nonsense" in lines[0]["message"]
+    assert " at http://127.0.0.1:" in lines[1]["message"]
+    assert lines[2]["message"].startswith("no new requests")
+    (request,) = map(json.loads, proxy.out.read_text().splitlines())
+    for line in (*lines, request):
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+
+
 def test_the_master_key_cannot_get_lost_in_service(start: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "config.yaml", general_settings={"master_key": SECRET})
     proxy = start("--config", str(file), "--host", "0.0.0.0")
     write(file)
     proxy.signal(signal.SIGHUP)
     proxy.wait("there is no master key any more")
-    url = proxy.url.replace("localhost", "127.0.0.1")
-    assert httpx.get(f"{url}/v1/models", trust_env=False).status_code == 401
+    assert httpx.get(f"{proxy.url}/v1/models", trust_env=False).status_code == 401
 
 
 def test_a_signal_lets_requests_end_and_every_row_is_written(start: Any, tmp_path: Path) -> None:
@@ -351,6 +548,57 @@ def test_hooks_of_the_config(start: Any, tmp_path: Path) -> None:
     proxy.signal(signal.SIGTERM)
     assert proxy.ended() == 0
     assert (tmp_path / "told.txt").read_text() == "complete 106 Say hello.\n"
+
+
+@pytest.mark.parametrize("moment", ["started", "ended"])
+def test_a_hook_that_does_not_return_keeps_no_row_and_no_end(start: Any, tmp_path: Path, moment: str) -> None:
+    (tmp_path / "slow_hooks.py").write_text(
+        "import time\n"
+        "class Sleeps:\n"
+        f"    def {moment}(self, call, *_):\n"
+        "        if call.input[0]['content'] == 'sleep':\n"
+        "            time.sleep(1000)\n"
+    )
+    file = write(
+        tmp_path / "config.yaml",
+        litellm_settings={"hooks": ["slow_hooks.Sleeps"]},
+        general_settings={"database_url": f"sqlite:///{tmp_path}/spend.db", "flush_seconds": 0.1},
+    )
+    proxy = start("--config", str(file))
+    assert proxy.ask().status_code == 200
+    with contextlib.suppress(httpx.ReadTimeout):
+        proxy.ask(messages=[{"role": "user", "content": "sleep"}], timeout=2)
+    if moment == "ended":
+        assert proxy.ask().status_code == 200
+    proxy.signal(signal.SIGTERM)
+    assert proxy.ended() == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "spend.db")) as database:
+        outcomes = [
+            outcome for (outcome,) in database.execute("select outcome from penstock_requests order by started")
+        ]
+    assert outcomes == (["complete", "left"] if moment == "started" else ["complete"] * 3)
+
+
+def test_without_a_key_no_page_of_somebody_elses_may_ask(start: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "config.yaml", general_settings={"cors": ["https://ours.example"]})
+    proxy = start("--config", str(file))
+    asked = json.dumps({"model": "hello", "messages": MESSAGES})
+    for origin, status in (
+        ("https://elsewhere.example", 403),
+        ("http://localhost.elsewhere.example:4000", 403),
+        ("http://127.0.0.1.elsewhere.example", 403),
+        ("null", 403),
+        ("chrome-extension://abcdef", 403),
+        ("https://ours.example", 200),
+        ("http://localhost:3000", 200),
+        ("http://127.0.0.1:4000", 200),
+        ("http://[::1]", 200),
+    ):
+        # As a form could send it, for which no browser asks whether it may.
+        headers = {"origin": origin, "content-type": "text/plain"}
+        answer = httpx.post(f"{proxy.url}/v1/chat/completions", content=asked, headers=headers, trust_env=False)
+        assert answer.status_code == status, origin
+        assert httpx.get(f"{proxy.url}/live", headers=headers, trust_env=False).status_code == status
 
 
 def test_many_upstreams_by_one_name(start: Any, tmp_path: Path) -> None:

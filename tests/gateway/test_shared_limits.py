@@ -45,9 +45,13 @@ SLACK = 1.0
 
 
 class Server:
-    """A private Redis or Valkey server. One that `lasts` remembers what it was told when it is killed."""
+    """A private Redis or Valkey server. One that `lasts` remembers what it was told when it is killed.
+
+    tls: further settings, of one that speaks TLS too, on another port.
+    """
 
     lasts = False
+    tls: dict[str, Any] | None = None
 
     def __init__(self, binary: str, folder: Path) -> None:
         self.binary, self.folder = binary, folder
@@ -64,6 +68,7 @@ class Server:
         settings = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": ""}
         if self.lasts:
             settings |= {"appendonly": "yes", "appendfsync": "always"}
+        settings |= self.tls or {}
         words = [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen([self.binary, *words], stdout=log, stderr=log)
@@ -74,6 +79,8 @@ class Server:
                     return
             except (OSError, RuntimeError):
                 pass
+            if self.tls and self.process.poll() is not None:
+                pytest.skip("external: this server is built without TLS")
             assert time.monotonic() < until, (self.folder / "log").read_text()
             time.sleep(0.02)
 
@@ -604,6 +611,55 @@ def test_other_tables_keep_the_connection(server: Server, upstream: Upstream) ->
         # Another server knows nothing, and a table without one counts here.
         node.gateway.reload(tables(upstream, f"{server.url[:-1]}1"))
         assert statuses(at_once([node], 6)) == {200: 3, 429: 3}
+
+
+@pytest.fixture
+def certified(server: Server, tmp_path: Path) -> str:
+    """The URL of one that speaks TLS. Its authority is in `authority.pem`, and nobody else knows it."""
+    trustme = pytest.importorskip("trustme", reason="external: no trustme")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "server.key")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    server.kill()
+    server.tls = {
+        "tls-port": port,
+        "tls-cert-file": tmp_path / "server.pem",
+        "tls-key-file": tmp_path / "server.key",
+        "tls-ca-cert-file": tmp_path / "authority.pem",
+        "tls-auth-clients": "no",
+    }
+    server.start()
+    return f"rediss://localhost:{port}/0"
+
+
+def test_a_server_that_speaks_tls(
+    server: Server, upstream: Upstream, certified: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    with two(tables(upstream, certified), rpm=3) as nodes:
+        assert statuses(at_once(nodes, 6)) == {200: 3, 429: 3}
+        wait_for(lambda: server.under_way() == 0)
+        assert server.table("minute")["r"] == 3
+        assert all(node.rows()[1] == [] for node in nodes)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_server_whose_certificate_is_not_trusted_is_not_asked(
+    server: Server, upstream: Upstream, certified: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    if host == "localhost":
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    else:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))  # of another name
+    with Node(tables(upstream, certified.replace("localhost", host)), rpm=4) as node:
+        assert statuses(at_once([node], 4)) == {200: 2, 429: 2}
+        (note,) = node.rows()[1]
+        assert "does not answer (invalid peer certificate" in note
+    assert server.ask("DBSIZE") == 0
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ A running proxy hears of a change within seconds.
 """
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -70,11 +71,20 @@ _CALLED = {
 }
 
 
+_OPTIONS = {
+    **{called: f"--{name.replace('_', '-')}" for name, called in _CALLED.items()},
+    "key_alias": "NAME",
+    "models": "--model",
+}
+"""What callers of the API call the parts of a key, and how they are said on a command line."""
+
+
 @click.group(short_help="Keys of the proxy.")
 def keys() -> None:
     """Make, show, change and delete the keys of the proxy.
 
-    A key is shown once, when it is made. KEY is its name, its hash, or the key itself; others see a command line.
+    A key is shown once, when it is made. KEY is its name, its hash, or the key itself; but other users of this
+    machine can read a command line.
     """
 
 
@@ -89,7 +99,7 @@ def make(name: str | None, database: str | None, config: Path | None, **given: A
     """
     from ..gateway.keys import new
 
-    with _opened(database, config) as store:
+    with _opened(database, config, new=True) as store:
         key, kept = new(_given(name=name, **given), time.time())
         kept = store.add_key(kept)
     click.echo(key)
@@ -101,7 +111,7 @@ def make(name: str | None, database: str | None, config: Path | None, **given: A
 @_database
 def list_(as_json: bool, database: str | None, config: Path | None) -> None:
     """List the keys, without the keys themselves."""
-    with _opened(database, config, there=True) as store:
+    with _opened(database, config) as store:
         found = store.keys()
     if as_json:
         _dump(found)
@@ -118,7 +128,7 @@ def show(key: str, as_json: bool, database: str | None, config: Path | None) -> 
     """Show all that is known of a key."""
     from ..gateway.keys import shown
 
-    with _opened(database, config, there=True) as store:
+    with _opened(database, config) as store:
         found = _found(store, key)
     if as_json:
         _dump([found])
@@ -137,7 +147,7 @@ def update(key: str, database: str | None, config: Path | None, **given: Any) ->
     """Change what is given, and nothing else. `none` takes a limit away; `--model '*'` allows every model."""
     from ..gateway.keys import parse
 
-    with _opened(database, config, there=True) as store:
+    with _opened(database, config) as store:
         parts = parse(_given(**given), time.time())
         if not parts:
             raise click.UsageError("nothing is to be changed", click.get_current_context())
@@ -150,7 +160,7 @@ def update(key: str, database: str | None, config: Path | None, **given: Any) ->
 @_database
 def delete(key: tuple[str, ...], database: str | None, config: Path | None) -> None:
     """Delete keys, for good: all that are named, or none."""
-    with _opened(database, config, there=True) as store:
+    with _opened(database, config) as store:
         found = [_found(store, each) for each in key]
         store.delete_keys([each.id for each in found])
     remark(f"deleted: {', '.join(each.name or each.hint for each in found)}")
@@ -193,7 +203,7 @@ def spend(
         first, last = (moment(start) if start else None), (moment(end, end=True) if end else None)
     except ValueError as error:
         raise click.UsageError(str(error), click.get_current_context()) from None
-    with _opened(database, config, there=True) as store:
+    with _opened(database, config) as store:
         chosen = None if key is None else _found(store, key, deleted=True).id
         if csv_file is not None and by is None:
             with _file(csv_file) as file:
@@ -222,8 +232,11 @@ def spend(
 
 
 @contextmanager
-def _opened(database: str | None, config: Path | None, *, there: bool = False) -> "Iterator[Store]":
-    """The store; what is wrong with it, or with what it is asked, is an error of the command line."""
+def _opened(database: str | None, config: Path | None, *, new: bool = False) -> "Iterator[Store]":
+    """The store; what is wrong with it, or with what it is asked, is an error of the command line.
+
+    new: a file that is not there is made.
+    """
     try:
         from ..gateway.store import DEFAULT, Store, StoreError
     except ModuleNotFoundError as error:
@@ -234,19 +247,33 @@ def _opened(database: str | None, config: Path | None, *, there: bool = False) -
     # In the order that the proxy has.
     named = _named(config) if database is None and config is not None else database
     url = named or os.environ.get("PENSTOCK_DATABASE") or DEFAULT
-    file = url.removeprefix("sqlite:///")
-    if there and "://" not in file and not Path(file).exists():
+    file = _file_of(url)
+    missing = file is not None and not file.exists()
+    if missing and not new:
         # To look into a database that is not there would make one.
         what = f"there is no database {file}: --database or --config names another"
         raise click.UsageError(what, click.get_current_context())
     try:
         store = Store(url)
+        if missing and file is not None:
+            remark(f"{file.absolute()} is new: --database or --config names that of a proxy which is elsewhere")
         try:
             yield store
         finally:
             store.close()
-    except (StoreError, BadRequestError, NotFoundError) as error:
+    except BadRequestError as error:
+        said = str(error)
+        if error.param in _OPTIONS:
+            said = said.replace(error.param, _OPTIONS[error.param], 1).replace("or null", f"or {NONE}")
+        raise click.UsageError(said, click.get_current_context()) from None
+    except (StoreError, NotFoundError) as error:
         raise click.UsageError(str(error), click.get_current_context()) from None
+
+
+def _file_of(url: str) -> Path | None:
+    """The file of a database of SQLite; None for another."""
+    file = re.sub(r"^sqlite(\+pysqlite)?:///", "", url).partition("?")[0]
+    return None if "://" in file else Path(file)
 
 
 def _named(config: Path) -> str | None:
@@ -334,5 +361,9 @@ def _file(name: str) -> Iterator[Any]:
     if name == "-":
         yield sys.stdout
         return
-    with Path(name).open("w", encoding="utf-8", newline="") as file:
+    try:
+        file = Path(name).open("w", encoding="utf-8", newline="")  # noqa: SIM115  it is closed below
+    except OSError as error:
+        raise click.UsageError(f"--csv {name}: {error.strerror}", click.get_current_context()) from None
+    with file:
         yield file

@@ -43,6 +43,8 @@ def proxy(
     if (config is None) == (not models):
         what = "it is --config or --model, not both" if models else "nothing to serve: --config FILE, or --model NAME"
         raise click.UsageError(what, context)
+    if "" in models:
+        raise click.UsageError("--model '' names no model", context)
     if (ssl_certfile is None) != (ssl_keyfile is None):
         raise click.UsageError("--ssl-certfile and --ssl-keyfile belong together", context)
     try:
@@ -79,6 +81,7 @@ def _check(options: "Options") -> int:
 
     config, compiled = serve.load(options)
     _list(config.problems)
+    serve.gateway_of(options, compiled)  # what it cannot take is wrong too
     talk.table(("model", "deployment", "asks", "at", "by", "price"), _lines(compiled))
     for alias, name in compiled.aliases.items():
         talk.remark(f"{alias} is {name}")

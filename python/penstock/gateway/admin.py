@@ -119,7 +119,7 @@ class Admin:
                 status, body, content_type = self._routed(job)
             except APIError as error:
                 status = _STATUS.get(type(error), error.status_code or 400)
-                kind = error.type or ("invalid_request_error" if status < 500 else "server_error")
+                kind = error.type or _KIND.get(status, "invalid_request_error" if status < 500 else "server_error")
                 body, content_type = _error(error.message, type=kind, param=error.param, code=error.code), JSON
             except StoreDownError as error:
                 log.warning("%s %s: %s", job.method, job.path, error)
@@ -343,6 +343,7 @@ def _error(message: str, *, type: str, param: str | None = None, code: str | int
 
 
 _STATUS: dict[type[APIError], int] = {errors.NotFoundError: 404, errors.PermissionDeniedError: 403}
+_KIND = {404: "not_found_error", 403: "permission_error"}
 
 
 def _priced(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -366,7 +367,7 @@ def _whole(given: Mapping[str, str], name: str, default: int, most: int) -> int:
     text = given.get(name)
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:20]) <= most:
+    if not re.fullmatch("[0-9]{1,20}", text) or not 1 <= int(text) <= most:
         raise BadRequestError(f"{name} is a whole number from 1 to {most:,}", param=name)
     return int(text)
 

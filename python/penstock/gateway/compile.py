@@ -6,6 +6,7 @@ sends what a call of the Python API would have sent. Everything else is planned 
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +31,12 @@ from ..router import ANY, FALLBACKS, STRATEGIES, weigh
 from ..transport import Route, native
 from .config import Config, Place
 from .schema import COSTS, ROUTING
+
+LINE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+"""What a header may be made of (RFC 9110, 5.5)."""
+
+USERINFO = re.compile(r"//[^/@\s]*@")
+"""Name and password in a URL."""
 
 ASKED = [{"role": "user", "content": "?"}]
 """What deployments are planned with."""
@@ -193,6 +200,7 @@ def _entries(config: Config) -> Iterator[_Entry]:
             missing = ["litellm_params.model"]
         if missing:
             known = set(config.lines) & {(*place, *key.split(".")) for key in missing}
+            known |= {problem.place for problem in config.errors if problem.place == place}
             if not known:  # else it is there, and what is wrong with it has been said
                 config.error(place, f"expected {' and '.join(missing)}")
             continue
@@ -248,6 +256,11 @@ def _compile(config: Config, entry: _Entry, *, hooks: bool) -> None:
     place = (*entry.place, "litellm_params")
     wild = entry.model.endswith(ANY)
     try:
+        orjson.dumps(params)
+    except TypeError as error:
+        config.error(place, f"it cannot be sent as JSON: {error}")
+        return
+    try:
         row, _ = resolve(entry.model, params.get("custom_llm_provider"))
         options = _options(config, entry, row)
         timeouts = _timeouts(params, config.values["router_settings"])
@@ -258,9 +271,14 @@ def _compile(config: Config, entry: _Entry, *, hooks: bool) -> None:
         ]
     except APIError as error:
         at = (*place, error.param) if error.param is not None and error.param in params else place
-        config.error(at, error.message)
+        config.error(at, USERINFO.sub("//...@", error.message))
         return
     call = calls[0]
+    for name, value in call.headers.items():
+        if not LINE.fullmatch(f"{name}{value}"):
+            given = next((each for each in params.get("extra_headers") or () if each.lower() == name.lower()), None)
+            at = (*place, "extra_headers", given) if given is not None else place
+            config.error(at, f"the header {name} has a line end or another character that no header can have")
     if call.provider.follow:
         config.error(
             (*place, "model"),
@@ -296,7 +314,7 @@ def _compile(config: Config, entry: _Entry, *, hooks: bool) -> None:
         "max_prompt": entry.info.get("max_input_tokens") if router["enable_pre_call_checks"] else None,
         "price": _price(entry, wild=wild),
     }
-    entry.host = call.url.partition("://")[2].partition("/")[0]
+    entry.host = _host(call.url)
     entry.deployment = Deployment(
         entry.id,
         entry.model,
@@ -346,6 +364,11 @@ def _timeouts(*sections: Mapping[str, Any]) -> Timeouts:
     return Timeouts()
 
 
+def _host(url: str) -> str:
+    """Host and port, for people: without the name and password that may stand before them."""
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+
+
 def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -355,7 +378,7 @@ def _route(config: Config, entry: _Entry, call: Call) -> dict[str, Any]:
     verify, cert = entry.params.get("verify", True), entry.params.get("cert")
     place = (*entry.place, "litellm_params")
     if verify is False:
-        config.warn((*place, "verify"), f"anybody may answer in place of {call.base_url}, and is sent the key")
+        config.warn((*place, "verify"), f"anybody may answer in place of {_host(call.url)}, and is sent the key")
     environment = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     if isinstance(verify, str) or cert is not None:
         try:
@@ -509,6 +532,8 @@ def _aliases(config: Config, groups: Mapping[str, Any]) -> dict[str, str]:
         place: Place = ("router_settings", "model_group_alias", alias)
         if alias in groups:
             config.error(place, f"{alias!r} is a model_name itself")
+        elif ANY in alias:
+            config.error(place, f"got {alias!r}, expected one name: a * is for model_name")
         elif _known(config, place, name, groups, {}):
             aliases[alias] = name
     return aliases
@@ -536,12 +561,16 @@ def _fallbacks(
     for table in FALLBACKS:
         made: dict[str, list[str]] = {}
         common: list[str] = []
+        known: dict[str, Place] = {}
         for index, entry in enumerate(router[table]):
             for source, others in entry.items():
                 place: Place = ("router_settings", table, index, source)
                 if source != ANY and source not in groups and source not in aliases:
                     _known(config, place, source, {name: None for name in groups if not name.endswith(ANY)}, aliases)
                     continue
+                first = known.setdefault(aliases.get(source, source), place)
+                if first != place:
+                    config.error(place, f"{source!r} has some already, at {config.where(first)}")
                 targets = [aliases.get(name, name) for name in others if _known(config, place, name, groups, aliases)]
                 if source == ANY:
                     common = targets

@@ -28,10 +28,12 @@ from .schema import (
     INTEGER,
     KEYWORD,
     KEYWORDS,
+    LARGEST,
     MODELS,
     NUMBER,
     PARAMETERS,
     PARAMS,
+    REAL,
     REDIS,
     SCHEMA,
     SECONDS,
@@ -167,6 +169,9 @@ def parse(text: str, config: Config, environ: MutableMapping[str, str]) -> None:
             given = tree.plain(node, ()) if node is not None else None
         finally:
             loader.dispose()
+    except RecursionError:
+        config.error((), "it holds itself, or is nested too deeply")
+        return
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         if mark is not None:
@@ -205,8 +210,8 @@ class _Tree:
         except yaml.MarkedYAMLError:
             self.config.error(place, f"there is no {node.tag} here: expected plain YAML")
             return None
-        except ValueError:
-            return node.value  # 2024-13-45 looks like a date
+        except (ValueError, LookupError, AttributeError):
+            return node.value  # 2024-13-45 looks like a date, and `!!bool maybe` says that it is a flag
         if (
             isinstance(value, str)
             and isinstance(node, yaml.ScalarNode)
@@ -255,7 +260,11 @@ def _take(
             text = _resolved(config, written.get(place, value), place, environ)
             if isinstance(text, bool):
                 text = str(text).lower()
-            if isinstance(text, str):
+            if not name or "=" in name or "\0" in name:
+                config.error(place, f"got {name!r}, expected the name of a variable")
+            elif isinstance(text, str) and "\0" in text:
+                config.error(place, "got a text with a zero byte in it, which no variable can hold")
+            elif isinstance(text, str):
                 environ[name] = text
             elif text is not UNSET:
                 config.error(place, f"got {_what(text, place)}, expected a text")
@@ -272,7 +281,7 @@ def _settle(config: Config, given: Mapping[str, Any]) -> None:
     router, litellm, general = (
         config.values[name] for name in ("router_settings", "litellm_settings", "general_settings")
     )
-    said = given.get("router_settings") or {}
+    said = _mapping(given, "router_settings")
     for key in SHARED:
         if key.name not in said and litellm[key.name] is not None:
             router[key.name] = litellm[key.name]
@@ -287,15 +296,21 @@ def _settle(config: Config, given: Mapping[str, Any]) -> None:
     if litellm["ssl_verify"] is not None:
         defaults["verify"] = litellm["ssl_verify"]
     router["default_litellm_params"] = {**defaults, **router["default_litellm_params"]}
-    if litellm["json_logs"] and "log_format" not in (given.get("general_settings") or {}):
+    if litellm["json_logs"] and "log_format" not in _mapping(given, "general_settings"):
         general["log_format"] = "json"
     if general["max_request_size_mb"] is not None:
-        general["max_body"] = int(general["max_request_size_mb"] * (1 << 20))
+        general["max_body"] = min(int(general["max_request_size_mb"] * (1 << 20)), LARGEST)
     if general["redis"] is None:
         general["redis"] = _redis(router)
     elif general["redis"]["url"] is None:
         config.error(("general_settings", "redis"), "expected url: redis://host:6379/0")
         general["redis"] = None
+
+
+def _mapping(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A section as it was given; what is none has been told of."""
+    section = given.get(name)
+    return section if isinstance(section, dict) else {}
 
 
 def _redis(router: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -325,7 +340,8 @@ class _Reader:
         if section.also is not None and isinstance(given, str):
             given = {section.keys[0].name: given}
         if given is not None and not isinstance(given, dict):
-            self.config.error(place, f"got {_what(given, place)}, expected {section.says}")
+            wanted = "a mapping" if isinstance(place[-1], int) else section.says
+            self.config.error(place, f"got {_what(given, place)}, expected {wanted}")
             given = None
         for name, value in (given or {}).items():
             here = (*place, name)
@@ -371,11 +387,15 @@ class _Reader:
             resolved = _typed(resolved, kind)
         try:
             return kind.read(resolved)
-        except (Unfit, KeyError):
+        except Unfit as unfit:
+            says, wrong = unfit.says or kind.says, unfit.part if unfit.at else resolved
             hint = ""
-            if isinstance(resolved, str) and kind.says.startswith("one of"):
-                hint = _nearest(resolved, kind.says.removeprefix("one of ").split(", "))
-            self.config.error(place, f"got {_what(resolved, place)}, expected {kind.says}{hint}")
+            if isinstance(wrong, str) and says.startswith("one of"):
+                hint = _nearest(wrong, says.removeprefix("one of ").split(", "))
+            came = f"got {_what(wrong, place)}"
+            if wrong == "" and isinstance(value, str) and value.startswith(ENVIRONMENT):
+                came = f"the variable {value.removeprefix(ENVIRONMENT)} is empty"
+            self.config.error((*place, *unfit.at), f"{came}, expected {says}{hint}")
             return UNSET
 
     def unknown(self, section: Section, name: str, place: Place) -> None:
@@ -414,9 +434,10 @@ def _typed(text: str, kind: Kind) -> Any:
     """What a variable holds, as the kind of value that is wanted, if it can be read so."""
     if kind is FLAG or (kind is VERIFY and text.lower() in ("true", "false")):
         return True if text.lower() in TRUE else False if text.lower() in FALSE else text
-    if kind in (NUMBER, SECONDS, WHOLE, BYTES, INTEGER, TIMEOUT):
+    if kind in (NUMBER, SECONDS, WHOLE, BYTES, INTEGER, TIMEOUT, REAL):
         try:
-            return float(text) if kind in (NUMBER, SECONDS, TIMEOUT) else int(text)
+            whole = kind in (WHOLE, BYTES, INTEGER) or (kind is REAL and text.strip().lstrip("-").isdecimal())
+            return int(text) if whole else float(text)
         except ValueError:
             return text
     if kind is TEXTS:
@@ -430,6 +451,8 @@ def _what(value: Any, place: Place) -> str:
         return "nothing"
     kinds = ((bool, "a flag"), (str, "a text"), (int | float, "a number"), (list, "a list"), (dict, "a mapping"))
     kind = next((name for cls, name in kinds if isinstance(value, cls)), f"a {type(value).__name__}")
+    if value == "":
+        return "an empty text"
     if isinstance(value, list | dict) or any(SECRET.search(str(part)) for part in place[1:]):
         return kind
     text = str(value).lower() if isinstance(value, bool) else repr(value)

@@ -11,10 +11,10 @@ sums of requests, of days and of keys are equal to the last digit, in whatever o
 import re
 import secrets
 from calendar import monthrange
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from hashlib import sha256
 from typing import Any
 
@@ -30,6 +30,9 @@ MOST = 1_000_000_000
 
 LARGEST = (1 << 53) - 1
 """A number of requests or tokens a minute: beyond it JSON has no exact integers."""
+
+MOST_AT_ONCE = (1 << 32) - 1
+"""Requests at once, as the native module counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ def nano(amount: float | str | Decimal) -> int:
         # The text of a float is what its writer meant by it: 0.1 is a tenth.
         exact = Decimal(str(amount).strip())
         return int((exact * NANO).to_integral_value()) if exact.is_finite() else int(exact)
-    except (InvalidOperation, OverflowError, ValueError):
+    except (ArithmeticError, ValueError):
         raise ValueError(f"{amount!r} is no amount of dollars") from None
 
 
@@ -329,14 +332,18 @@ def _models(called: str, value: Any, _now: float) -> tuple[str, ...]:
     return () if "all-proxy-models" in value else tuple(dict.fromkeys(value))
 
 
-def _limit(called: str, value: Any, _now: float) -> int | None:
+def _limit(called: str, value: Any, _now: float, most: int = LARGEST) -> int | None:
     if value is None:
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST:
-        raise _wrong(called, "a whole number from 0 on, or null for no limit")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise _wrong(called, f"a whole number from 0 to {most:,}, or null for no limit")
     return value
+
+
+def _at_once(called: str, value: Any, now: float) -> int | None:
+    return _limit(called, value, now, MOST_AT_ONCE)
 
 
 def _money(called: str, value: Any, _now: float) -> int | None:
@@ -387,12 +394,12 @@ def _metadata(called: str, value: Any, _now: float) -> dict[str, Any]:
     return value
 
 
-_PARSERS = {
+_PARSERS: Mapping[str, Callable[[str, Any, float], Any]] = {
     "name": _name,
     "models": _models,
     "rpm": _limit,
     "tpm": _limit,
-    "max_parallel": _limit,
+    "max_parallel": _at_once,
     "budget": _money,
     "budget_period": _period,
     "spent": _spent,

@@ -146,7 +146,7 @@ def _tool(tool: Json, at: str, family: str) -> Json:
 
 def _tool_choice(value: Any) -> Json:
     choice = _object(value, "tool_choice")
-    kind = choice.get("type")
+    kind = _string(choice.get("type"), "tool_choice.type")
     made: Json = {"parallel_tool_calls": False} if choice.get("disable_parallel_tool_use") else {}
     if kind == "tool":
         name = _string(choice.get("name"), "tool_choice.name")
@@ -311,12 +311,12 @@ def _document(block: Json, at: str, family: str) -> Json:
         case "file":
             file["file_id"] = _string(source.get("file_id"), f"{inside}.file_id")
         case "text":
-            return _text(block, _string(source.get("data"), f"{inside}.data"))
+            return _text(block, _string(source.get("data"), f"{inside}.data"), at)
         case "content":
             parts = [_part(part, place, family) for place, part in _blocks(source.get("content"), f"{inside}.content")]
             if any(part["type"] != "text" for part in parts):
                 _cannot(inside, "a document may hold texts only")
-            return _text(block, "\n".join(part["text"] for part in parts))
+            return _text(block, "\n".join(part["text"] for part in parts), at)
         case kind:
             _wrong(f"{inside}.type", "base64, url, file, text or content", kind)
     if block.get("title"):
@@ -324,9 +324,9 @@ def _document(block: Json, at: str, family: str) -> Json:
     return {"type": "file", "file": file}
 
 
-def _text(block: Json, text: str) -> Json:
+def _text(block: Json, text: str, at: str) -> Json:
     """A document of plain text: files are for others."""
-    titles = [block[name] for name in ("title", "context") if block.get(name)]
+    titles = [_string(block[name], f"{at}.{name}") for name in ("title", "context") if block.get(name)]
     return {"type": "text", "text": "\n\n".join([*titles, text])}
 
 

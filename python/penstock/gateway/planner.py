@@ -4,9 +4,11 @@ A client says what to ask. With which key, where, over which way, and what is ad
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from difflib import get_close_matches
+from threading import Semaphore
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
@@ -19,13 +21,14 @@ from ..errors import (
     APIError,
     AuthenticationError,
     BadRequestError,
+    ServiceUnavailableError,
     Timeout,
 )
 from ..providers.registry import RowOptions
 from ..providers.resolve import resolve
 from ..tokens import tokens
 from ..transport import blocking_port, run
-from .compile import LONGEST, Deployment
+from .compile import LONGEST, OWN, Deployment
 
 if TYPE_CHECKING:
     from ..providers.auth import Source
@@ -33,7 +36,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("penstock.gateway")
 
 ASIDE = 4
-"""Threads that get tokens and sign, which may take a round trip to somebody else."""
+"""Threads that get tokens of one kind, or sign for one provider, which may take a round trip to somebody else."""
+
+WAITING = 1024
+"""Requests that may wait for these: with more of them somebody is not keeping up, and clients do better to know."""
 
 OFTEN_ELSEWHERE = {
     "timeout": "timeout of the deployment",
@@ -102,6 +108,14 @@ class Listener(Protocol):
         """The request with this id asks for this."""
 
 
+class Aside:
+    """Who waits for one kind of token, or for signatures of one provider: what does not come holds up no others."""
+
+    def __init__(self) -> None:
+        self.threads = ThreadPoolExecutor(ASIDE, "penstock-tokens")
+        self.room = Semaphore(WAITING)
+
+
 class Planner:
     """Answers the jobs of one gateway.
 
@@ -109,31 +123,42 @@ class Planner:
     """
 
     def __init__(self, deployments: Mapping[str, Deployment], listener: Listener | None = None) -> None:
-        self._deployments = self._before = deployments
+        self._deployments = deployments
         self._listener = listener
-        self._aside = ThreadPoolExecutor(ASIDE, "penstock-tokens")
+        self._aside: dict[Source | str, Aside] = {}
         self._used: dict[str, tuple[Source, str]] = {}
 
     def reload(self, deployments: Mapping[str, Deployment], listener: Listener | None = None) -> None:
-        """Plans for other deployments from now on. Requests that have begun may still ask for those before."""
-        self._deployments, self._before, self._listener = deployments, self._deployments, listener
+        """Plans for these deployments from now on; requests that have begun may still ask for any that was before."""
+        self._deployments = {**self._deployments, **deployments}
+        self._listener = listener
 
     def close(self) -> None:
         """Ends the threads. What waits for a token is not answered."""
-        self._aside.shutdown(wait=False, cancel_futures=True)
+        for aside in self._aside.values():
+            aside.threads.shutdown(wait=False, cancel_futures=True)
 
     def plan(self, job: Job) -> None:
         """Sees to it that a job is answered. Raises nothing."""
         try:
-            deployment = self._deployments.get(job.deployment) or self._before[job.deployment]
-            call = self._call(job, deployment)
+            call = self._call(job, self._deployments[job.deployment])
         except Exception as error:  # noqa: BLE001  whatever it is, the client gets an answer
             refuse(job, error)
             return
-        if call.sign is not None or (call.source is not None and not tokens.has(call.source)):
-            self._aside.submit(self._finish, job, call)
-        else:
+        if call.sign is None and (call.source is None or tokens.has(call.source)):
             self._finish(job, call)
+            return
+        aside = self._aside_of(call)
+        if aside.room.acquire(blocking=False):
+            aside.threads.submit(self._finish, job, call).add_done_callback(lambda _: aside.room.release())
+        else:
+            refuse(job, ServiceUnavailableError("too many requests wait for a token or a signature", status_code=503))
+
+    def _aside_of(self, call: Call) -> "Aside":
+        kind = call.source or call.provider.slug
+        if kind not in self._aside:
+            self._aside[kind] = Aside()
+        return self._aside[kind]
 
     def observe(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Requests have ended. A token that was not accepted is forgotten: the next request has a new one."""
@@ -154,7 +179,8 @@ class Planner:
         if job.operation == "messages":
             from .messages import chat_of
 
-            messages, given = chat_of(body, deployment.family, deployment.passes)
+            with shaped():
+                messages, given = chat_of(body, deployment.family, deployment.passes)
         else:
             messages = body.pop("messages", None)
             given = body
@@ -225,16 +251,25 @@ def request_of(deployment: Deployment, model: str, messages: Any, stream: bool, 
         wanted["additional_drop_params"] += tuple(own.get("additional_drop_params") or ())
     if "allowed_openai_params" in wanted:
         wanted["allowed_openai_params"] += tuple(own.get("allowed_openai_params") or ())
-    try:
+    with shaped():
         call = plan(CHAT, named, messages, stream, {**own, **wanted})
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        # The builders take it for granted that a message is an object with a role, a tool one with a function.
+    call.route = deployment.route
+    return call
+
+
+@contextmanager
+def shaped() -> Iterator[None]:
+    """What trips over a request is the request's fault, and no reason to ask this or another upstream again.
+
+    The builders take it for granted that a message is an object with a role, a tool one with a function.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise BadRequestError(
             f"messages or parameters are not as the API has them ({type(error).__name__}: {error})",
             param="messages",
         ) from error
-    call.route = deployment.route
-    return call
 
 
 def judged(deployment: Deployment, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -275,6 +310,8 @@ def _refused(name: str) -> NoReturn:
         raise BadRequestError(f"{name} is not a client's to say here: {OFTEN_ELSEWHERE[name]} is", param=name)
     if name in CHAT.options or name in RowOptions.__optional_keys__:
         raise BadRequestError(f"{name} is for this proxy's configuration to say", param=name)
+    if name in OWN:
+        raise BadRequestError(f"{name} does not belong into extra_body", param=f"extra_body.{name}")
     nearest = get_close_matches(name, [*sorted(CHAT.parameters), "messages", "model", "stream"], n=1)
     hint = f": did you mean {nearest[0]}?" if nearest else ""
     raise BadRequestError(

@@ -14,7 +14,17 @@ from ..router import FALLBACKS, STRATEGIES
 
 
 class Unfit(ValueError):
-    """A value that a key cannot have."""
+    """A value that a key cannot have.
+
+    at: the way to the part of it that is wrong. part: what is there. says: what is expected there. Without them it is
+    the value as a whole, and what its kind says.
+    """
+
+    def __init__(self, says: str = "", *at: str | int, part: Any = None) -> None:
+        super().__init__(says)
+        self.says = says
+        self.at = at
+        self.part = part
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +90,35 @@ def _number(value: Any) -> float:
     return value
 
 
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise Unfit
-    return value
+LARGEST = (1 << 32) - 1
+"""What the native module counts to. A limit that is larger would be none."""
+
+
+def _seconds(value: Any) -> float:
+    seconds = _number(value)
+    if seconds > LARGEST:
+        raise Unfit(f"up to {LARGEST} seconds")
+    return seconds
 
 
 def _integer(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise Unfit
+    if abs(value) > LARGEST:
+        raise Unfit(f"a whole number up to {LARGEST}")
     return value
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise Unfit
+    return value
+
+
+def _whole(value: Any) -> int:
+    if _integer(value) < 0:
+        raise Unfit
+    return int(value)
 
 
 def _texts(value: Any) -> list[str]:
@@ -103,13 +132,28 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _named(value: Any) -> dict[str, str]:
-    return {name: _text(each["model"] if isinstance(each, dict) else each) for name, each in _mapping(value).items()}
+    made = {}
+    for alias, given in _mapping(value).items():
+        name = given.get("model") if isinstance(given, dict) else given
+        if not isinstance(name, str) or not name:
+            raise Unfit("a name", alias, part=given)
+        made[alias] = name
+    return made
 
 
 def _fallbacks(value: Any) -> list[dict[str, list[str]]]:
     """As litellm has them, a list of {name: [other]}; a mapping alone is one of them."""
-    entries = value if isinstance(value, list) else [value]
-    return [{name: _texts(others) for name, others in _mapping(entry).items()} for entry in entries]
+    made = []
+    for index, entry in enumerate(value if isinstance(value, list) else [value]):
+        at = (index,) if isinstance(value, list) else ()
+        if not isinstance(entry, dict):
+            raise Unfit('a mapping like {"name": ["other"]}', *at, part=entry)
+        for name, others in entry.items():
+            names = others if isinstance(others, list) else [others]
+            if not all(isinstance(other, str) and other for other in names):
+                raise Unfit("a list of names", *at, name, part=others)
+        made.append({name: _texts(others) for name, others in entry.items()})
+    return made
 
 
 CLOCKS = ("connect", "first_token", "idle", "total")
@@ -117,11 +161,25 @@ CLOCKS = ("connect", "first_token", "idle", "total")
 
 def _timeout(value: Any) -> Any:
     if isinstance(value, dict):
-        if not value or any(name not in CLOCKS for name in value):
+        if not value:
             raise Unfit
-        return {name: None if seconds is None else _number(seconds) for name, seconds in value.items()}
-    if _number(value) == 0:
-        raise Unfit
+        for name, seconds in value.items():
+            if name not in CLOCKS:
+                raise Unfit(f"one of {', '.join(CLOCKS)}", name, part=name)
+            if seconds is not None:
+                _clock(seconds, name)
+        return value
+    return _clock(value)
+
+
+def _clock(value: Any, *at: str) -> Any:
+    says = "seconds above 0" if at else ""
+    try:
+        seconds = _seconds(value)
+    except Unfit as error:
+        raise Unfit(error.says or says, *at, part=value) from None
+    if seconds == 0:
+        raise Unfit(says, *at, part=value)
     return value
 
 
@@ -169,10 +227,11 @@ def choice(*names: str) -> Kind:
 TEXT = Kind("a text", _text)
 FLAG = Kind("true or false", _flag)
 NUMBER = Kind("a number from 0 on", _number)
-SECONDS = Kind("seconds", _number)
+SECONDS = Kind("seconds", _seconds)
 WHOLE = Kind("a whole number from 0 on", _whole)
 BYTES = Kind("a whole number of bytes", _whole)
 INTEGER = Kind("a whole number", _integer)
+REAL = Kind("a number", _real)
 TEXTS = Kind("a list of texts", _texts)
 MAPPING = Kind("a mapping", _mapping)
 NAMES = Kind("a mapping of names to names", _named)
@@ -246,8 +305,16 @@ CONNECTION = (
     ),
 )
 
+SIMPLE = {
+    **dict.fromkeys(("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty"), REAL),
+    **dict.fromkeys(("repetition_penalty", "max_tokens", "max_completion_tokens", "n", "seed"), REAL),
+    **dict.fromkeys(("top_k", "top_logprobs"), REAL),
+    **dict.fromkeys(("logprobs", "parallel_tool_calls", "store"), FLAG),
+}
+"""Parameters of which more is known than that they are the provider's to judge."""
+
 PARAMETERS = tuple(
-    Key(name, ANYTHING, None, "Sent where the client says nothing.")
+    Key(name, SIMPLE.get(name, ANYTHING), None, "Sent where the client says nothing.")
     for name in sorted(CHAT.parameters - {"metadata", "stream_options"})
 )
 
@@ -340,7 +407,7 @@ ROUTER = Section(
         Key("tag_filtering_match_any", FLAG, True, "Whether one of a request's tags is enough; else all are needed."),
         Key("redis_url", TEXT, None, "As general_settings.redis."),
         Key("redis_host", TEXT, None, "Likewise, in parts."),
-        Key("redis_port", KEYWORD, None, "Likewise."),
+        Key("redis_port", WHOLE, None, "Likewise."),
         Key("redis_password", TEXT, None, "Likewise."),
         Key("redis_db", WHOLE, None, "Likewise."),
     ),
@@ -438,6 +505,13 @@ GENERAL = Section(
             None,
             "Where keys and spend are kept: sqlite:///FILE, or postgresql://... Else by the variable "
             "PENSTOCK_DATABASE, else penstock.db in the working directory.",
+        ),
+        Key(
+            "spill_folder",
+            TEXT,
+            None,
+            "Where rows of spend wait while the database is away: a folder of this node's own, which outlives the "
+            "process. By default that of the SQLite file; with PostgreSQL the working directory.",
         ),
         Key(
             "max_requests",

@@ -14,8 +14,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from errno import EADDRINUSE
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .compile import Compiled, tables_of
@@ -26,6 +28,7 @@ from .telling import Telling
 if TYPE_CHECKING:
     from .._native import Gateway
     from .ledger import Observer
+    from .store import Store
 
 log = logging.getLogger("penstock.gateway")
 
@@ -35,7 +38,13 @@ FLUSH = 10.0
 """Seconds that the last rows have to get into the database; after that they wait on the disk for the next start."""
 
 LOOK = 0.5
-"""Seconds between two looks of the planner's thread for the end."""
+"""Seconds between two looks of the planner's thread for the end, and of the first thread for signals."""
+
+PATIENCE = 5.0
+"""Seconds that hooks have to return when the process ends."""
+
+AT_START = ("database_url", "spill_folder", "flush_seconds", "retention_days", "log_format", "otel")
+"""What of general_settings a reload does not change."""
 
 
 class RefusedError(Exception):
@@ -112,21 +121,35 @@ def run(options: Options, out: TextIO = sys.stderr) -> int:
     """
     config, compiled = load(options)
     host = address(options, compiled)
-    out.writelines(f"{problem}\n" for problem in config.problems)
     _log_to(out, compiled.settings["log_format"])
+    for problem in config.problems:
+        log.warning("%s", problem)
     _raise_limit()
     signals: SimpleQueue[int] = SimpleQueue()
     with ExitStack() as stack:
         # First in and last out: whoever is impatient does not keep the last rows from being written.
-        before = {number: signal.signal(number, lambda got, _: signals.put(got)) for number in _signals()}
+        serving = threading.Event()
+
+        def heard(got: int, _frame: object) -> None:
+            if serving.is_set():
+                signals.put(got)
+            elif got in (signal.SIGINT, signal.SIGTERM):
+                raise KeyboardInterrupt  # as long as it waits for a database there is nothing to let end
+
+        before = {number: signal.signal(number, heard) for number in _signals()}
         stack.callback(lambda: [signal.signal(number, handler) for number, handler in before.items()])
-        gateway = _gateway(compiled)
+        gateway = gateway_of(options, compiled)
         stack.callback(gateway.close)
         server = stack.enter_context(_serving(options, compiled, gateway, host))
+        serving.set()
         port = _listen(gateway, options, host)
-        out.write(banner(options, compiled, host, port))
-        out.flush()
-        _attend(gateway, server, signals, out)
+        said = banner(options, compiled, host, port, keys=server.keys)
+        if compiled.settings["log_format"] == "json":
+            log.info("%s", said.partition("\n")[0])
+        else:
+            out.write(said)
+            out.flush()
+        _attend(gateway, server, signals)
     return 0
 
 
@@ -134,12 +157,12 @@ def _signals() -> list[signal.Signals]:
     return [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
-def _attend(gateway: "Gateway", server: "Server", signals: "SimpleQueue[int]", out: TextIO) -> None:
+def _attend(gateway: "Gateway", server: "Server", signals: "SimpleQueue[int]") -> None:
     """Waits for signals, and for the end."""
     draining: threading.Thread | None = None
     over = 0
     while True:
-        got = signals.get()
+        got = _next(signals)
         if got == over:
             return
         if hasattr(signal, "SIGHUP") and got == signal.SIGHUP:
@@ -151,12 +174,11 @@ def _attend(gateway: "Gateway", server: "Server", signals: "SimpleQueue[int]", o
                 log.exception("the old config stays")
             continue
         if draining is not None:
-            out.write("penstock: at once\n")
+            log.warning("requests under way end at once")
             gateway.drain(0.0)
             return
         seconds = server.compiled.settings["drain_seconds"]
-        out.write(f"penstock: no new requests; {seconds:g} s for those under way, another signal ends them at once\n")
-        out.flush()
+        log.info("no new requests; %g s for those under way, another signal ends them at once", seconds)
 
         def drain(seconds: float = seconds) -> None:
             left = gateway.drain(seconds)
@@ -168,6 +190,13 @@ def _attend(gateway: "Gateway", server: "Server", signals: "SimpleQueue[int]", o
         draining.start()
 
 
+def _next(signals: "SimpleQueue[int]") -> int:
+    """The next signal. One that comes in the moment before the wait begins does not end it: so it is not a long one."""
+    while True:
+        with suppress(Empty):
+            return signals.get(timeout=LOOK)
+
+
 # What is around the native module
 
 
@@ -177,11 +206,13 @@ class Server:
     def __init__(self, options: Options, compiled: Compiled, gateway: "Gateway", host: str) -> None:
         self.options = options
         self.compiled = compiled
+        self.started = compiled.settings
         self.host = host
         self.gateway = gateway
         self.telling = Telling(compiled.hooks)
         self.planner = Planner(compiled.deployments, self.telling if compiled.hooks else None)
         self.admin: Any = None
+        self.keys = False
         self._reloading = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="penstock-planner", daemon=True)
@@ -193,7 +224,9 @@ class Server:
     def close(self) -> None:
         """Answers no more jobs."""
         self._closing.set()
-        self._thread.join()
+        self._thread.join(PATIENCE)
+        if self._thread.is_alive():
+            log.warning("a hook does not return, and is not waited for")
         self.planner.close()
 
     def _work(self) -> None:
@@ -216,18 +249,23 @@ class Server:
             ConfigError: it has errors, and the old one stays.
         """
         with self._reloading:
+            before = dict(os.environ)
             try:
                 config, compiled = load(self.options)
                 self._swap(compiled)
-            except ConfigError as error:
-                log.error("the old config stays: %s", error)  # noqa: TRY400  the message is all there is
+            except Exception as error:
+                # Its environment_variables are the config's too, and keys are read from there.
+                for name in os.environ.keys() - before.keys():
+                    del os.environ[name]
+                os.environ.update(before)
+                if isinstance(error, ConfigError):
+                    log.error("the old config stays: %s", error)  # noqa: TRY400  the message is all there is
                 raise
             warnings = [str(problem) for problem in config.problems]
-            now, then = self.compiled.settings, compiled.settings
             warnings += [
                 f"general_settings.{name} has effect with the next start"
-                for name in ("database_url", "flush_seconds", "retention_days", "log_format", "otel")
-                if now[name] != then[name]
+                for name in AT_START
+                if self.started[name] != compiled.settings[name]
             ]
             self.compiled = compiled
         for warning in warnings:
@@ -241,22 +279,38 @@ class Server:
         if open_to_all and self.host not in LOOPBACK:
             raise ConfigError([Problem("error", str(self.options.config), "", "there is no master key any more")])
         # The planner first: it still knows the deployments of before, and the native module never asks for others.
-        listener = self.telling if compiled.hooks else None
-        self.planner.reload(compiled.deployments, listener)
+        self._plan_for(compiled)
         try:
             self.gateway.reload(compiled.tables)
         except ValueError as error:
-            self.planner.reload(self.compiled.deployments, listener)
-            raise ConfigError([Problem("error", str(self.options.config), "", str(error))]) from None
+            self._plan_for(self.compiled)
+            raise _unusable(self.options, error) from None
         self.telling.reload(compiled.hooks)
 
+    def _plan_for(self, compiled: Compiled) -> None:
+        self.planner.reload(compiled.deployments, self.telling if compiled.hooks else None)
 
-def _gateway(compiled: Compiled) -> "Gateway":
+
+def gateway_of(options: Options, compiled: Compiled) -> "Gateway":
+    """The native module with these tables, which serves nothing yet.
+
+    Raises:
+        ConfigError: they cannot be.
+        RefusedError: there is no such module here.
+    """
     try:
         from .._native import Gateway
     except ImportError:
         raise RefusedError("the gateway is not built for this system", "Run it on Linux or macOS.") from None
-    return Gateway(compiled.tables)
+    try:
+        return Gateway(compiled.tables)
+    except ValueError as error:
+        raise _unusable(options, error) from None
+
+
+def _unusable(options: Options, error: ValueError) -> ConfigError:
+    """What the native module says of tables. It knows no lines."""
+    return ConfigError([Problem("error", options.config or "--model", "", str(error))])
 
 
 @contextmanager
@@ -273,15 +327,16 @@ def _serving(options: Options, compiled: Compiled, gateway: "Gateway", host: str
             f"the gateway needs {error.name}, which is not installed.", 'pip install "penstock[proxy]"'
         ) from None
     with ExitStack() as stack:
-        url, spill = _database(options, compiled, stack)
+        url = _database(options, compiled, stack)
         try:
             store = Store(url)
             stack.callback(store.close)
             keyring = Keyring(store, gateway)
-            keyring.sync()
+            keys = keyring.sync()
         except StoreError as error:
             raise RefusedError(str(error), "Check general_settings.database_url, and that the database runs.") from None
         server = Server(options, compiled, gateway, host)
+        server.keys = keys > 0
         settings = compiled.settings
         requests = AccessLog(settings["log_format"], name_of=keyring.name_of)
         observers: list[Observer] = [requests, server.telling, server.planner]
@@ -298,12 +353,13 @@ def _serving(options: Options, compiled: Compiled, gateway: "Gateway", host: str
         ledger = Ledger(
             store,
             gateway,
-            spill=spill,
+            spill=_spill(store, settings["spill_folder"]),
             keyring=keyring,
             observers=observers,
             flush_seconds=max(settings["flush_seconds"], 0.05),
             retention_days=settings["retention_days"],
         ).start()
+        stack.callback(server.telling.close, PATIENCE)
         stack.callback(ledger.close, FLUSH)
         stack.callback(gateway.close)  # what it still has under way becomes rows
         server.admin = Admin(store, gateway, server.reload, keyring=keyring)
@@ -315,18 +371,38 @@ def _serving(options: Options, compiled: Compiled, gateway: "Gateway", host: str
         yield server
 
 
-def _database(options: Options, compiled: Compiled, stack: ExitStack) -> tuple[str, Path]:
-    """The database, and what the files begin with that hold rows while it is away."""
+def _database(options: Options, compiled: Compiled, stack: ExitStack) -> str:
+    """The URL of the database."""
     from .store import DEFAULT
 
-    url = compiled.settings["database_url"]
+    url: str | None = compiled.settings["database_url"]
     if url is None and options.config is None:
         # Models alone are for a moment: they leave nothing behind.
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-"))
-        return f"sqlite:///{folder}/penstock.db", Path(folder) / "penstock.spill"
-    url = url or DEFAULT
-    file = url.removeprefix("sqlite:///")
-    return url, Path("penstock.spill" if "://" in file else f"{file}.spill")
+        return f"sqlite:///{folder}/penstock.db"
+    return url or DEFAULT
+
+
+def _spill(store: "Store", folder: str | None) -> Path:
+    """What the files begin with that hold rows while the database is away.
+
+    Raises:
+        RefusedError: none can be written there.
+    """
+    file = Path(store.url.database or "") if store.url.get_backend_name() == "sqlite" else None
+    spill = Path("penstock.spill") if file is None else file.with_name(f"{file.name}.spill")
+    if folder is not None:
+        spill = Path(folder) / spill.name
+    try:
+        spill.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=spill.parent):
+            pass
+    except OSError as error:
+        raise RefusedError(
+            f"{spill.parent.absolute()}: {error.strerror}. Rows of spend wait there while the database is away",
+            "general_settings.spill_folder names a folder that this process may write to.",
+        ) from None
+    return spill
 
 
 def _listen(gateway: "Gateway", options: Options, host: str) -> int:
@@ -340,8 +416,10 @@ def _listen(gateway: "Gateway", options: Options, host: str) -> int:
             raise RefusedError(f"TLS: {error}", "--ssl-certfile and --ssl-keyfile are files of PEM.") from None
         if isinstance(error, PermissionError):
             advice = "Ports below 1024 are for root: --port 4000 is not."
-        else:
+        elif f"(os error {EADDRINUSE})" in str(error):  # it comes as a text
             advice = f"--port chooses another one. `ss -ltnp sport = :{options.port}` tells who has it."
+        else:
+            advice = "--host is an address of this machine: 127.0.0.1, 0.0.0.0 for all of them."
         raise RefusedError(f"{host}:{options.port} cannot be had: {error}", advice) from None
 
 
@@ -371,8 +449,9 @@ class _Json(logging.Formatter):
         """The line."""
         import orjson
 
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S"),
+            "time": at.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "event": "log",
             "message": record.getMessage(),
@@ -391,17 +470,20 @@ def _log_to(out: TextIO, form: str) -> None:
     log.propagate = False
 
 
-def banner(options: Options, compiled: Compiled, host: str, port: int) -> str:
-    """What is served, where, for whom, and a line to try."""
+def banner(options: Options, compiled: Compiled, host: str, port: int, *, keys: bool = False) -> str:
+    """What is served, where, for whom, and a line to try. keys: whether there are any beside the master key."""
     from .._native import __version__
 
     shown = f"[{host}]" if ":" in host else host
     here = "localhost" if host in ("0.0.0.0", "::") else shown  # noqa: S104  only shown
     scheme = "https" if options.cert is not None else "http"
     names = list(dict.fromkeys(line.group for line in compiled.served))
-    keyed = compiled.settings["master_key"] is not None
+    master = compiled.settings["master_key"] is not None
+    keyed = master or (keys and not options.allow_unauthenticated)
     who = (
         "for whoever has a key"
+        if master
+        else "for whoever on this machine has a key: there is no master key"
         if keyed
         else "for EVERYBODY who reaches it, as --allow-unauthenticated says"
         if host not in LOOPBACK
@@ -412,7 +494,7 @@ def banner(options: Options, compiled: Compiled, host: str, port: int) -> str:
         f'{{"model": "{asked}", "messages": [{{"role": "user", "content": "Say hello."}}], '
         '"stream": true, "stream_options": {"include_usage": true}}'
     )
-    key = ' -H "Authorization: Bearer $PENSTOCK_MASTER_KEY"' if keyed else ""
+    key = f' -H "Authorization: Bearer ${"PENSTOCK_MASTER_KEY" if master else "KEY"}"' if keyed else ""
     listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     return (
         f"penstock {__version__} at {scheme}://{shown}:{port}, {who}\n"

@@ -6,6 +6,7 @@ the next one to start takes them over. To write a row twice does no harm (see `S
 remember how far it came.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +23,9 @@ from ..many.checkpoint import sync_folder
 
 SEGMENT = 64 << 20
 """Bytes after which the next segment begins: what was read back can be removed while more is written."""
+
+
+log = logging.getLogger("penstock.gateway")
 
 
 class Spill:
@@ -114,10 +118,13 @@ class Segment:
 
     @classmethod
     def left(cls, path: Path) -> "Segment | None":
-        """A segment of a process that is no more. None: it is somebody's, or gone."""
+        """A segment of a process that is no more. None: it is somebody's, or gone, or not for us."""
         try:
             file = os.open(path, os.O_RDWR | os.O_APPEND)
-        except OSError:
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.error("%s: %s. The spend rows in it stay there", path, error.strerror)  # noqa: TRY400  the message is all
             return None
         # Between the two its owner may have removed it.
         if not _lock(file) or not path.exists():

@@ -1,11 +1,15 @@
 """Hooks on the gateway: they are told of each request when it is planned, and when its row of spend is there.
 
-What was answered is not known here: the bytes of an answer never come to Python.
+What was answered is not known here: the bytes of an answer never come to Python. Requests wait for `started`, as they
+do in a program of one's own; `ended` has a thread of its own, so that no hook holds up the books.
 """
 
+import logging
+import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from time import time
+from collections.abc import Callable, Mapping, Sequence
+from queue import Full, Queue
+from time import monotonic, time
 from typing import Any
 
 from ..call import Call
@@ -15,10 +19,16 @@ from ..stream import Attempt
 from ..transport import run
 
 MOST = 20_000
-"""Requests that are remembered from their start to their end."""
+"""Requests that are remembered from their start to their end, and ends that wait to be told."""
+
+AGAIN = 60.0
+"""Seconds between two lines in the log that say the same."""
 
 HOW: Mapping[str, Any] = {"complete": "complete", "left": "left"}
 """Outcomes of rows as hooks know them; all others are failures."""
+
+
+log = logging.getLogger("penstock.gateway")
 
 
 class Telling:
@@ -27,6 +37,23 @@ class Telling:
     def __init__(self, hooks: Sequence[Any]) -> None:
         self._hooks = hooks
         self._begun: OrderedDict[str, Observation] = OrderedDict()
+        self._ended: Queue[Mapping[str, Any] | None] = Queue(MOST)
+        self._thread: threading.Thread | None = None
+        self._complained = 0.0
+
+    def close(self, seconds: float) -> None:
+        """Tells what is left to be told, in so many seconds."""
+        if self._thread is None:
+            return
+        until = monotonic() + seconds
+        try:
+            self._ended.put(None, timeout=seconds)
+        except Full:
+            pass
+        else:
+            self._thread.join(max(until - monotonic(), 0.0))
+        if self._thread.is_alive():
+            log.warning("hooks were not told of the last %d requests: one does not return", self._ended.qsize())
 
     def reload(self, hooks: Sequence[Any]) -> None:
         """Tells these from now on."""
@@ -40,17 +67,41 @@ class Telling:
         self._begun[id] = observation = Observation(self._hooks, started, blocking=True)
         while len(self._begun) > MOST:
             self._begun.popitem(last=False)
-        run(observation.start())
+        _contained(run, observation.start())
 
     def observe(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """These requests have ended."""
         if not self._hooks:
             return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._tell, name="penstock-hooks", daemon=True)
+            self._thread.start()
         for row in rows:
-            observation = self._begun.pop(str(row.get("id")), None)
-            if observation is None:
-                observation = Observation(self._hooks, _unplanned(row), blocking=True)
-            observation.tell_elsewhere(_ended(row))
+            try:
+                self._ended.put_nowait(row)
+            except Full:
+                if monotonic() >= self._complained:
+                    log.warning("hooks are slower than requests: they are not told of every end")
+                    self._complained = monotonic() + AGAIN
+                return
+
+    def _tell(self) -> None:
+        while (row := self._ended.get()) is not None:
+            _contained(self._over, row)
+
+    def _over(self, row: Mapping[str, Any]) -> None:
+        observation = self._begun.pop(str(row.get("id")), None)
+        if observation is None:
+            observation = Observation(self._hooks, _unplanned(row), blocking=True)
+        observation.tell_elsewhere(_ended(row))
+
+
+def _contained(tell: Callable[[Any], Any], what: Any) -> None:
+    """A hook may say sys.exit(), or be a coroutine that is cancelled: that is not the end of the gateway."""
+    try:
+        tell(what)
+    except BaseException:
+        log.exception("a hook did not return")
 
 
 def _unplanned(row: Mapping[str, Any]) -> CallStarted:

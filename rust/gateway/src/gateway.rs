@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustls::ServerConfig;
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{Error as TlsError, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
 use crate::ledger::Told;
@@ -170,11 +170,22 @@ fn acceptor(identity: Identity<'_>) -> io::Result<TlsAcceptor> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(certificates)
         .and_then(Iterator::collect)
         .map_err(|error| wrong(certificates, error.to_string()))?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, error.to_string()))?;
+    if chain.is_empty() {
+        return Err(wrong(certificates, "there is no certificate in it".to_owned()));
+    }
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
+        PemError::NoItemsFound => wrong(key, "there is no private key in it".to_owned()),
+        error => wrong(key, error.to_string()),
+    })?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
-        .map_err(|error| wrong(certificates, error.to_string()))?;
+        .map_err(|error| match error {
+            TlsError::InconsistentKeys(_) => {
+                wrong(key, format!("it is not the key of the certificate in {}", certificates.display()))
+            }
+            error => wrong(certificates, error.to_string()),
+        })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

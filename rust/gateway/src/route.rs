@@ -1,12 +1,13 @@
 //! What is asked of the proxy, by method and path.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use penstock_core::error::Class;
 
 use crate::account::Account;
@@ -30,7 +31,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
     let milliseconds = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis());
     let id = format!("req_{milliseconds:012x}{:020x}", fastrand::u128(..1 << 80));
     let origin = allowed_origin(&state, request.headers());
-    let dialect = if request.uri().path().ends_with("/messages") { Operation::Messages } else { Operation::Chat };
+    let dialect = if request.uri().path().contains("/messages") { Operation::Messages } else { Operation::Chat };
     let chunked = request.headers().contains_key("transfer-encoding");
     let answered = match head(&state, &request) {
         Ok(()) => dispatch(&shared, &state, request, &id).await,
@@ -148,6 +149,10 @@ async fn dispatch(
 /// Who asks, by the key in the request.
 fn caller(shared: &Shared, state: &State, headers: &HeaderMap) -> Result<Caller, Problem> {
     if state.master.is_none() && (state.settings.allow_unauthenticated || shared.keys.is_empty()) {
+        if is_of_a_stranger(state, headers) {
+            let message = "pages of this origin may not ask here: general_settings.cors names those that may";
+            return Err(Problem::new(Class::PermissionDenied, "origin_not_allowed", message));
+        }
         return Ok(Caller::Anyone);
     }
     let bearer = headers.get("authorization").and_then(|value| value.to_str().ok());
@@ -482,6 +487,18 @@ fn allowed_origin(state: &State, headers: &HeaderMap) -> Option<HeaderValue> {
     let origin = headers.get("origin")?;
     let text = origin.to_str().ok()?;
     state.settings.cors.iter().any(|allowed| allowed == "*" || allowed == text).then(|| origin.clone())
+}
+
+/// Whether it is a page of somebody else's that asks. A browser sends what any page wants to wherever it likes, and only
+/// keeps the answer from it: where nobody needs a key, that would be enough to spend money.
+fn is_of_a_stranger(state: &State, headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get("origin") else { return false };
+    let here = || {
+        let origin = origin.to_str().ok()?.parse::<Uri>().ok()?;
+        let host = origin.host()?.trim_matches(['[', ']']);
+        Some(host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback()))
+    };
+    allowed_origin(state, headers).is_none() && !here().unwrap_or(false)
 }
 
 /// A part of a path without its `%` escapes.
