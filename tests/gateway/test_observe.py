@@ -88,6 +88,20 @@ def test_what_others_wrote_begins_no_line_of_its_own_and_steers_no_terminal(form
         assert json.loads(said)["group"] == "fast\n200 forged \x1b[2J\x9b\u2028"
 
 
+class Closed(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_whoever_stops_reading_is_told_of_once(row: Row, caplog: pytest.LogCaptureFixture) -> None:
+    requests = AccessLog("console", Closed())
+    for _ in range(3):
+        requests.observe([row()])
+    assert [record.getMessage() for record in caplog.records] == [
+        "there are no more lines of requests: [Errno 32] Broken pipe"
+    ]
+
+
 def spans(*rows: dict[str, Any]) -> list[ReadableSpan]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()

@@ -40,6 +40,9 @@ MEMORY = 100_000
 RETRY = 1.0
 """Seconds after which a database that did not answer is asked again."""
 
+AGAIN = 60.0
+"""Seconds between two lines in the log that say the same."""
+
 PRUNE = 3600.0
 """Seconds between two looks for requests that are old enough to be forgotten."""
 
@@ -115,6 +118,7 @@ class Ledger:
         self._closing = threading.Event()
         self._taken = False  # all, at the end
         self._retry = 0.0
+        self._complained = 0.0
         self._look = 0.0
         self._prune = 0.0
         self._reading: _Reading | None = None
@@ -221,7 +225,9 @@ class Ledger:
                 self.spill.append(batch.rows)
                 batch.spilled = True
             except OSError as error:
-                log.error("%s: %s. Spend rows are kept in memory", self.spill.path, error.strerror)  # noqa: TRY400  the message is all
+                if time.monotonic() >= self._complained:
+                    log.error("%s: %s. Spend rows are kept in memory", self.spill.path, error.strerror)  # noqa: TRY400  the message is all
+                    self._complained = time.monotonic() + AGAIN
                 return
 
     def _accept(self, taken: Iterable[Mapping[str, Any] | str]) -> None:

@@ -4,6 +4,7 @@ Never in either: keys, their hashes, headers, messages and answers, and who a cl
 leads to the rest, in the database.
 """
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from opentelemetry.trace import TracerProvider
+
+log = logging.getLogger("penstock.gateway")
 
 LOGGED = (
     "id", "route", "status", "outcome", "error", "group", "deployment", "provider", "model", "stream", "seconds",
@@ -63,13 +66,20 @@ class AccessLog:
         self._line = {"json": _json, "console": _console}[form]
         self._file = file
         self._name_of = name_of
+        self._gone = False
 
     def observe(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes the lines."""
+        """Writes the lines, until nobody reads them any more."""
+        if self._gone:
+            return
         lines = [self._line(row, self._name_of(key) if (key := row["key"]) else None) for row in rows]
         file = self._file or sys.stdout
-        file.write("\n".join(lines) + "\n")
-        file.flush()
+        try:
+            file.write("\n".join(lines) + "\n")
+            file.flush()
+        except (OSError, ValueError) as error:  # a file that was closed is a ValueError
+            self._gone = True
+            log.warning("there are no more lines of requests: %s", error)
 
 
 def _json(row: Mapping[str, Any], name: str | None) -> str:

@@ -366,6 +366,7 @@ def _serving(options: Options, compiled: Compiled, gateway: "Gateway", host: str
         stack.callback(server.admin.close)
         # Rows come and go by the thousand: what is here to stay need not be looked through for them.
         gc.freeze()
+        stack.callback(gc.unfreeze)
         server.start()
         stack.callback(server.close)
         yield server
