@@ -206,6 +206,7 @@ class Job:
         self.deployment = deployment
         self.operation = operation
         self.model = model
+        self.stream_options = True
         self.body = json.dumps(body).encode()
         self.sent: tuple[str, dict[str, str], dict[str, Any]] | None = None
         self.refused: tuple[int, str] | None = None

@@ -36,6 +36,7 @@ class Job:
         self.deployment = deployment
         self.operation = operation
         self.model = model
+        self.stream_options = True
         self.body = json.dumps({"model": "asked", "messages": MESSAGES, **body}).encode()
         self.url = ""
         self.headers: dict[str, str] = {}
@@ -73,10 +74,18 @@ def plan() -> Iterator[Plan]:
     """Plans a client's fields for a deployment of this model with these parameters."""
     planners: list[Planner] = []
 
-    def plan(model: str, fields: dict[str, Any], asked: str = "m", operation: str = "chat", **params: Any) -> Job:
+    def plan(
+        model: str,
+        fields: dict[str, Any],
+        asked: str = "m",
+        operation: str = "chat",
+        stream_options: bool = True,
+        **params: Any,
+    ) -> Job:
         planner = Planner(compiled(entry(model, **params)).deployments)
         planners.append(planner)
         job = Job("m#0", fields, asked, operation)
+        job.stream_options = stream_options
         planner.plan(job)
         assert job.done.wait(10)
         return job
@@ -108,6 +117,7 @@ def test_the_usage_is_always_asked_for(plan: Plan) -> None:
     assert plan("openai/m", {"stream": True}).sent["stream_options"] == {"include_usage": True}
     asked = {"stream": True, "stream_options": {"include_usage": False, "include_obfuscation": False}}
     assert plan("openai/m", asked).sent["stream_options"] == {"include_usage": True, "include_obfuscation": False}
+    assert "stream_options" not in plan("openai/m", asked, stream_options=False).sent
     assert "stream_options" not in plan("mistral/m", asked).sent or "include_usage" not in str(
         plan("mistral/m", asked).sent["stream_options"]
     )

@@ -64,6 +64,10 @@ class Job(Protocol):
         """The upstream's name of the model."""
 
     @property
+    def stream_options(self) -> bool:
+        """Whether they may be sent."""
+
+    @property
     def body(self) -> bytes:
         """As it came: a JSON object."""
 
@@ -162,6 +166,8 @@ class Planner:
         if not stream:
             given.pop("stream_options", None)
         call = request_of(deployment, job.model, messages, stream, given)
+        if not job.stream_options:
+            call.body.pop("stream_options", None)
         if self._listener is not None:
             self._listener.planned(job.id, call, messages, given)
         return call

@@ -167,6 +167,11 @@ impl Job {
     }
 
     #[getter]
+    fn stream_options(&self) -> PyResult<bool> {
+        self.with(|job| matches!(job.task, Task::Plan { stream_options: true, .. }))
+    }
+
+    #[getter]
     fn method(&self) -> PyResult<String> {
         self.with(|job| of_route(&job.task, |method, _, _| method.to_owned()))
     }

@@ -224,8 +224,8 @@ impl Ask {
 
     /// The body for an upstream that calls the model so; None where it has to be put otherwise. A field that is null is
     /// as if it were not there.
-    /// `asks`: of a chat, for its usage.
-    pub(crate) fn plain(&self, model: &str, plain: &Plain, operation: Operation, asks: bool) -> Option<Vec<u8>> {
+    /// `options`: whether `stream_options` may be among its fields.
+    pub(crate) fn plain(&self, model: &str, plain: &Plain, operation: Operation, options: bool) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(self.body.len() + 64);
         out.extend_from_slice(b"{\"model\":");
         write_str(&mut out, model);
@@ -247,8 +247,8 @@ impl Ask {
             named.push(name);
             write_field(&mut out, name, value);
         }
-        if chat && self.stream {
-            self.write_options(&mut out, asks);
+        if chat && self.stream && options {
+            self.write_options(&mut out, plain.stream_options);
         }
         for (name, value) in &plain.set {
             if !named.contains(&name.as_str()) {
@@ -320,7 +320,7 @@ mod tests {
     }
 
     fn plain(text: &str, plain: &Plain) -> Option<String> {
-        let body = ask(text).unwrap().plain("theirs", plain, Operation::Chat, plain.stream_options)?;
+        let body = ask(text).unwrap().plain("theirs", plain, Operation::Chat, true)?;
         Some(String::from_utf8(body).unwrap())
     }
 

@@ -25,7 +25,7 @@ use crate::planner::{self, Plan, Task};
 use crate::problem::{Problem, of_network};
 use crate::state::{Deployment, Group, Shared, State, unix_seconds, unix_time};
 use crate::tables::Plain;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, duration};
 
 /// Bytes that one event may have, and a whole response.
 const MAX_EVENT: usize = 16 << 20;
@@ -221,16 +221,18 @@ impl Pursuit {
             return Err(Problem::new(Class::InternalServer, "", "there is no such deployment").into());
         };
         let model = deployment.model(&group.table, &self.ask.model).into_owned();
-        let plan = self.plan(&deployment, &model).await?;
-        let (mut from, secrets) = (Instant::now(), secrets(&plan.headers));
-        let mut status = None;
-        let mut given = self.exchange(&deployment, plan, from, &mut status).await;
-        if given.as_ref().is_err_and(|failed| refuses_stream_options(failed, &deployment)) {
+        let mut options = self.ask.stream && !deployment.refuses_options.load(Ordering::Relaxed);
+        let (given, from, status, secrets) = loop {
+            let plan = self.plan(&deployment, &model, options).await?;
+            let (from, secrets, mut status) = (Instant::now(), secrets(&plan.headers), None);
+            let given = self.exchange(&deployment, plan, from, &mut status).await;
+            if !(options && given.as_ref().is_err_and(refuses_options)) {
+                break (given, from, status, secrets);
+            }
             // It is remembered, and the same is asked for without.
-            from = Instant::now();
-            let plan = self.plan(&deployment, &model).await?;
-            given = self.exchange(&deployment, plan, from, &mut status).await;
-        }
+            deployment.refuses_options.store(true, Ordering::Relaxed);
+            options = false;
+        };
         let mut failed = match given {
             Ok((given, mut told)) => {
                 told.headers.push(("x-penstock-deployment", deployment.table.id.clone()));
@@ -285,8 +287,8 @@ impl Pursuit {
         (answer, told)
     }
 
-    /// How to put the request to a deployment.
-    async fn plan(&self, deployment: &Deployment, model: &str) -> Result<Plan, Problem> {
+    /// How to put the request to a deployment; with `stream_options`, or without.
+    async fn plan(&self, deployment: &Deployment, model: &str, options: bool) -> Result<Plan, Problem> {
         let (family, dialect) = (deployment.family, deployment.dialect);
         if self.operation == Operation::Embeddings {
             let (Some(url), Some(place)) = (&deployment.embeddings, &deployment.table.embeddings) else {
@@ -300,12 +302,9 @@ impl Pursuit {
             Operation::Messages => family == Family::Anthropic,
             _ => family == Family::Chat,
         };
-        let asks = self.operation == Operation::Chat
-            && deployment.table.plain.as_ref().is_some_and(|plain| plain.stream_options)
-            && !deployment.tells_no_usage.load(Ordering::Relaxed);
         if own
             && let (Some(url), Some(plain)) = (&deployment.plain, &deployment.table.plain)
-            && let Some(body) = self.ask.plain(model, plain, self.operation, asks)
+            && let Some(body) = self.ask.plain(model, plain, self.operation, options)
         {
             let plan = Plan::new(url.clone(), plain.headers.clone(), body, family, dialect);
             return Ok(Plan { same: self.operation == Operation::Messages, ..plan });
@@ -315,10 +314,13 @@ impl Pursuit {
             deployment: deployment.table.id.clone(),
             operation: self.operation.name(),
             model: model.to_owned(),
+            stream_options: options,
         };
-        match self.shared.planner.ask(task, self.ask.body.clone(), self.caller.describe()).await {
-            Some(planner::Outcome::Plan(plan)) => Ok(plan),
-            Some(planner::Outcome::Refusal(problem)) => Err(problem),
+        let patience = deployment.table.timeouts.first_token.and_then(duration).unwrap_or(Duration::MAX);
+        let planned = self.shared.planner.ask(task, self.ask.body.clone(), self.caller.describe());
+        match tokio::time::timeout(patience, planned).await {
+            Ok(Some(planner::Outcome::Plan(plan))) => Ok(plan),
+            Ok(Some(planner::Outcome::Refusal(problem))) => Err(problem),
             _ => {
                 let message = "the proxy cannot put this request into the words of its upstream now";
                 Err(Problem::new(Class::ServiceUnavailable, "", message).after(Some(1.0)))
@@ -511,13 +513,12 @@ async fn refusal(upstream: &mut Upstream, head: &penstock_engine::head::Head) ->
     Failed { advice, ..error.into() }
 }
 
-/// Whether an upstream has refused to be asked for the usage of a stream, for the first time.
-fn refuses_stream_options(failed: &Failed, deployment: &Deployment) -> bool {
+/// Whether an upstream does not know `stream_options`.
+fn refuses_options(failed: &Failed) -> bool {
     let Error { message, details, .. } = &failed.problem.error;
     let named = |text: &[u8]| memchr::memmem::find(text, b"stream_options").is_some();
     matches!(details.status, Some(400 | 422))
         && (named(message.as_bytes()) || named(&details.body) || details.param.as_deref() == Some("stream_options"))
-        && !deployment.tells_no_usage.swap(true, Ordering::Relaxed)
 }
 
 /// Values of headers that nobody may read in an error: some servers repeat them.

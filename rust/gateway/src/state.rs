@@ -143,6 +143,7 @@ pub(crate) struct State {
     /// Those that stand for every name with a beginning; the longest first.
     open: Vec<(String, Arc<Group>)>,
     aliases: HashMap<String, String>,
+    deployments: HashMap<String, Arc<Deployment>>,
     routes: Vec<(tables::Route, Arc<Pool>)>,
 }
 
@@ -162,8 +163,8 @@ pub(crate) struct Deployment {
     pub(crate) pool: Arc<Pool>,
     pub(crate) plain: Option<Url>,
     pub(crate) embeddings: Option<Url>,
-    /// It has refused to be asked for the usage of a stream.
-    pub(crate) tells_no_usage: AtomicBool,
+    /// It has refused `stream_options`.
+    pub(crate) refuses_options: AtomicBool,
 }
 
 impl State {
@@ -183,8 +184,12 @@ impl State {
             if !routes.iter().any(|(route, _)| *route == table.route) {
                 routes.push((table.route.clone(), Arc::clone(&pool)));
             }
-            let deployment = Deployment::new(table, pool).map_err(|why| format!("deployment {id}: {why}"))?;
-            if known.insert(id.clone(), Arc::new(deployment)).is_some() {
+            let same = before.and_then(|state| state.deployments.get(&id)).filter(|old| old.table == table);
+            let deployment = match same {
+                Some(same) => Arc::clone(same),
+                None => Deployment::new(table, pool).map(Arc::new).map_err(|why| format!("deployment {id}: {why}"))?,
+            };
+            if known.insert(id.clone(), deployment).is_some() {
                 return Err(format!("two deployments have the id {id}"));
             }
         }
@@ -200,6 +205,7 @@ impl State {
             groups: HashMap::new(),
             open: Vec::new(),
             aliases: aliases.into_iter().collect(),
+            deployments: HashMap::new(),
             routes,
         };
         for table in groups {
@@ -213,6 +219,7 @@ impl State {
             }
         }
         state.open.sort_by_key(|(beginning, _)| std::cmp::Reverse(beginning.len()));
+        state.deployments = known;
         Ok(state)
     }
 
@@ -291,8 +298,8 @@ impl Deployment {
         let url = |text: &str| Url::parse(text).map_err(|error| error.message);
         let plain = table.plain.as_ref().map(|plain| url(&plain.url)).transpose()?;
         let embeddings = table.embeddings.as_ref().map(|place| url(&place.url)).transpose()?;
-        let tells_no_usage = AtomicBool::new(false);
-        Ok(Self { table, family, dialect, pool, plain, embeddings, tells_no_usage })
+        let refuses_options = AtomicBool::new(false);
+        Ok(Self { table, family, dialect, pool, plain, embeddings, refuses_options })
     }
 
     fn rules(&self) -> policy::Deployment {
