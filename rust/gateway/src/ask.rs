@@ -34,6 +34,14 @@ const OURS: [&str; 14] = [
 /// Fields that a body may have.
 const MOST: usize = 128;
 
+/// More tokens than any model writes. An estimate without bound would be more than counters hold.
+const LONGEST: u64 = 1 << 32;
+
+/// Bytes that the name of a model may have: it is kept with what the request came to.
+const MODEL: usize = 2048;
+/// And characters of the name of a user. What is longer is cut, for it decides nothing.
+const USER: usize = 256;
+
 /// Which of the two languages a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -174,10 +182,10 @@ impl Ask {
                         _ => expect(false, "an object"),
                     }
                 }
-                "user" => ask.user = cursor.string_or_skip()?.map(|text| text.decode().into_owned()),
+                "user" => ask.user = cursor.string_or_skip()?.map(|text| printable(&text.decode())),
                 "max_tokens" | "max_completion_tokens" => {
                     if let Some(number) = cursor.number_or_skip()? {
-                        ask.longest = u64::try_from(number.as_i64()).unwrap_or(0);
+                        ask.longest = ask.longest.max(u64::try_from(number.as_i64()).unwrap_or(0));
                     }
                 }
                 "n" => {
@@ -208,10 +216,14 @@ impl Ask {
         if ask.model.is_empty() {
             return Err(Problem::of_field("model", "the body says no model"));
         }
+        if ask.model.len() > MODEL || ask.model.contains(char::is_control) {
+            let message = format!("model must be a name: of {MODEL} bytes at most, without control characters");
+            return Err(Problem::of_field("model", message));
+        }
         if ask.options.is_some() && !ask.stream {
             return Err(Problem::of_field("stream_options", "stream_options needs stream=true"));
         }
-        ask.longest = ask.longest.saturating_mul(choices);
+        ask.longest = ask.longest.saturating_mul(choices).min(LONGEST);
         ask.body = body;
         Ok(ask)
     }
@@ -286,6 +298,11 @@ impl Ask {
     }
 }
 
+/// A text that anybody can keep: not every database takes all characters.
+fn printable(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).take(USER).collect()
+}
+
 /// A comma, and a field whose value is JSON.
 fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.push(b',');
@@ -341,6 +358,38 @@ mod tests {
     }
 
     #[test]
+    fn an_estimate_is_no_larger_than_counters_hold() {
+        for longest in ["1e300", "9223372036854775807", "18446744073709551616"] {
+            let (prompt, tokens) =
+                ask(&format!(r#"{{"model":"m","n":1000,"max_tokens":{longest}}}"#)).unwrap().estimate();
+            assert_eq!(tokens, prompt + LONGEST, "{longest}");
+        }
+        let (prompt, tokens) = ask(r#"{"model":"m","n":-1,"max_tokens":-5}"#).unwrap().estimate();
+        assert_eq!(tokens, prompt);
+        // Whichever of the two names counts upstream.
+        for text in [
+            r#"{"model":"m","max_completion_tokens":900,"max_tokens":1}"#,
+            r#"{"model":"m","max_tokens":900,"max_completion_tokens":1}"#,
+        ] {
+            let (prompt, tokens) = ask(text).unwrap().estimate();
+            assert_eq!(tokens, prompt + 900);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_request_can_be_kept_anywhere() {
+        let long = "m".repeat(MODEL + 1);
+        for name in ["a\\u0000b", "a\\nb", "a\\u007fb", &long] {
+            let (message, param) = complaint(&format!(r#"{{"model":"{name}"}}"#));
+            assert!(message.starts_with("model must be a name") && message.len() < 200, "{message}");
+            assert_eq!(param.as_deref(), Some("model"));
+        }
+        assert!(Ask::read(Bytes::from_static(b"{}"), Some("a\0b")).is_err());
+        let text = format!(r#"{{"model":"m","user":"caf\u00e9 \u0000\n{}"}}"#, "u".repeat(1000));
+        assert_eq!(ask(&text).unwrap().user.unwrap(), format!("café {}", "u".repeat(USER - 5)));
+    }
+
+    #[test]
     fn what_is_not_utf_8_is_no_json() {
         let body = Bytes::from_static(b"{\"model\":\"m\",\"messages\":\"\xff\"}");
         let error = Ask::read(body, None).unwrap_err().error;
@@ -373,6 +422,9 @@ mod tests {
         let asked =
             r#"{"model":"theirs","stream":true,"stream_options":{"include_usage":true,"include_obfuscation":false}}"#;
         assert_eq!(plain(text, &can).unwrap(), asked);
+        // No option at all where the upstream has refused them.
+        let body = ask(text).unwrap().plain("theirs", &can, Operation::Chat, false).unwrap();
+        assert_eq!(body, br#"{"model":"theirs","stream":true}"#);
         // Not of who does not stream.
         assert_eq!(plain(r#"{"model":"m"}"#, &can).unwrap(), r#"{"model":"theirs"}"#);
     }

@@ -23,6 +23,9 @@ use crate::pursuit::{Answer, Pursuit, Told, unknown};
 use crate::state::{Shared, State, unix_time};
 use crate::upstream::duration;
 
+/// Bytes of a `traceparent` (W3C Trace Context, 3.2); a later version may be longer.
+const MOST_TRACE: usize = 128;
+
 /// The answer to a request; whatever goes wrong is an answer too.
 pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Reply> {
     let state = shared.state.load_full();
@@ -248,7 +251,7 @@ fn let_in(
         return Err(Problem::new(Class::ServiceUnavailable, "draining", message).after(Some(1.0)));
     }
     let caller = caller(shared, state, headers)?;
-    let trace = text_of(headers, "traceparent");
+    let trace = text_of(headers, "traceparent").filter(|trace| trace.len() <= MOST_TRACE);
     let row = Row { id: id.to_owned(), key: caller.id(), route, trace, ..Row::default() };
     let Some(account) = Account::open(shared, state.settings.max_requests, row) else {
         let message = "the proxy has too many requests under way";
