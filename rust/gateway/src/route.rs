@@ -317,12 +317,14 @@ async fn whole(request: Request<Incoming>, limit: usize, seconds: f64) -> Result
     let read = async {
         let mut first: Option<Bytes> = None;
         let mut all = Vec::new();
+        let mut length = 0;
         while let Some(frame) = std::future::poll_fn(|context| std::pin::Pin::new(&mut body).poll_frame(context)).await
         {
             let frame =
                 frame.map_err(|error| Problem::new(Class::BadRequest, "", format!("the body ended early: {error}")))?;
             let Ok(data) = frame.into_data() else { continue };
-            if all.len() + data.len() > limit {
+            length += data.len();
+            if length > limit {
                 return Err(too_large());
             }
             // Mostly there is one piece, and it need not be copied.
