@@ -154,7 +154,10 @@ def tables_of(config: Config, *, allow_unauthenticated: bool = False) -> Compile
         ],
         "aliases": aliases,
         "deployments": [entry.row for entry in entries],
-        "settings": _settings(general, allow_unauthenticated=allow_unauthenticated),
+        "settings": {
+            **_settings(general, allow_unauthenticated=allow_unauthenticated),
+            "retry_budget": router["retry_budget"],
+        },
     }
     return Compiled(
         tables=orjson.dumps(tables),

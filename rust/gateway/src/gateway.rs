@@ -80,6 +80,7 @@ impl Gateway {
             commons.start(&self.shared).map_err(|error| format!("redis: {error}"))?;
             commons.wait();
         }
+        self.shared.retries().limit(state.settings.retry_budget);
         self.shared.state.store(state);
         Ok(())
     }

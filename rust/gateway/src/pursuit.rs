@@ -2,8 +2,8 @@
 //! answers. The rules are core's; here they meet sockets.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
@@ -153,7 +153,7 @@ impl Pursuit {
 
     /// The deployments of one name, until one answers or it is of no use to ask again.
     async fn ask_group(&mut self, group: &Arc<Group>) -> Result<(Answer, Told), Failed> {
-        self.shared.retries.lock().unwrap_or_else(PoisonError::into_inner).request(self.shared.now());
+        self.shared.retries().request(self.shared.now());
         let mut failed: Vec<usize> = Vec::new();
         let mut leased = self.lease(group, &failed)?;
         loop {
@@ -194,8 +194,8 @@ impl Pursuit {
         if pause.is_none() && group.members.len() == 1 {
             return None;
         }
-        let mut budget = self.shared.retries.lock().unwrap_or_else(PoisonError::into_inner);
-        budget.retry(self.shared.now()).then(|| pause.map(|pause| pause.max(group.table.retry_after)))
+        let granted = self.shared.retries().retry(self.shared.now());
+        granted.then(|| pause.map(|pause| pause.max(group.table.retry_after)))
     }
 
     fn lease(&self, group: &Arc<Group>, except: &[usize]) -> Result<Leased, Problem> {

@@ -25,9 +25,8 @@ use crate::metrics::Metrics;
 use crate::planner::Planner;
 use crate::tables::{self, Tables, Verify};
 
-/// A part of all requests that may be retries, and how many there may be besides, in any minute: when everything fails,
-/// retries multiply the load on what is overloaded already.
-const RETRIES: (f64, f64) = (0.2, 100.0);
+/// Retries that there may be in any minute beside the part of its requests that the tables allow.
+const RESERVE: f64 = 100.0;
 
 /// All that the threads share.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ pub(crate) struct Shared {
     pub(crate) ledger: Ledger,
     pub(crate) planner: Planner,
     pub(crate) metrics: Metrics,
-    pub(crate) retries: Mutex<Budget>,
+    retries: Mutex<Budget>,
     /// Requests under way.
     pub(crate) busy: AtomicUsize,
     /// No more requests are taken.
@@ -50,18 +49,24 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(tables: Tables) -> Result<Self, String> {
+        let retries = Mutex::new(Budget::new(tables.settings.retry_budget, RESERVE));
         Ok(Self {
             state: ArcSwap::from_pointee(State::new(tables, None)?),
             keys: Keys::default(),
             ledger: Ledger::default(),
             planner: Planner::default(),
             metrics: Metrics::default(),
-            retries: Mutex::new(Budget::new(RETRIES.0, RETRIES.1)),
+            retries,
             busy: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             cutting: AtomicBool::new(false),
             origin: Instant::now(),
         })
+    }
+
+    /// What all deployments together may have of retries.
+    pub(crate) fn retries(&self) -> MutexGuard<'_, Budget> {
+        self.retries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Seconds on the clock of the rules.
