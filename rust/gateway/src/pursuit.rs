@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 use crate::account::{Account, Ending, Leased};
 use crate::ask::{Ask, Operation};
-use crate::body::{Flow, Out};
+use crate::body::{Flow, Out, Whole};
 use crate::keys::Caller;
 use crate::planner::{self, Plan, Task};
 use crate::problem::{Problem, of_network};
@@ -52,6 +52,8 @@ const STREAMS: [&str; 6] = [
 
 /// How the first line of a stream of events begins.
 const EVENTS: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
+/// The bytes of the longest of them.
+const LONGEST_WORD: usize = 6;
 
 /// What the client gets.
 #[derive(Debug)]
@@ -383,11 +385,16 @@ impl Pursuit {
         };
         let decoder = Decoder::new(family, options.clone());
         let written = || Out::Written(self.operation.writer(Some(self.ask.model.clone())));
-        let writer = if same { Out::Same(Vec::new()) } else { written() };
+        let writer = if same { Out::Same(Whole::default()) } else { written() };
         let mut flow = Box::new(Flow::new(upstream, decoder, writer, self.operation, Arc::clone(deployment)));
         let mut chunks = 0;
         if !STREAMS.contains(&kind.as_str()) {
-            let data = flow.read().await?.unwrap_or_default();
+            let mut data = Vec::new();
+            // The first read may end in the middle of the first word.
+            while data.trim_ascii_start().len() < LONGEST_WORD && data.len() < QUOTED {
+                let Some(more) = flow.read().await? else { break };
+                data.extend(more);
+            }
             let start = data.trim_ascii_start();
             if EVENTS.iter().any(|event| start.starts_with(event)) {
                 flow.begin_with(&data, &mut chunks)?;
