@@ -16,6 +16,7 @@ use penstock_engine::transfer::{Body, Request, Step, Transfer};
 use penstock_engine::url::Url;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::coop;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::tables::Timeouts;
@@ -173,6 +174,8 @@ impl Upstream {
         mut take: impl FnMut(&[u8]) -> T,
     ) -> Poll<Result<Option<T>, Error>> {
         let Self { watches, transfer, untried, timer, .. } = self;
+        // A server may send faster than anybody reads: whoever reads to find something gives the others their turn.
+        let turn = ready!(coop::poll_proceed(context));
         BUFFER.with_borrow_mut(|buffer| {
             buffer.resize(SCRATCH, 0);
             loop {
@@ -209,6 +212,7 @@ impl Upstream {
                     // The connection is somebody else's.
                     watches.clear();
                 }
+                turn.made_progress();
                 return Poll::Ready(Ok(taken));
             }
         })
