@@ -23,6 +23,8 @@ use crate::tables::Timeouts;
 
 /// Bytes that one read takes at most.
 const SCRATCH: usize = 64 << 10;
+/// As many small reads are the work of one that takes as much.
+const SHARES: usize = 16;
 
 thread_local! {
     /// Where reads go, so that no waiting stream holds a buffer of its own.
@@ -213,6 +215,11 @@ impl Upstream {
                     watches.clear();
                 }
                 turn.made_progress();
+                if transfer.is_pending() {
+                    for _ in 1..SHARES {
+                        let _ = coop::poll_proceed(context).map(|share| share.made_progress());
+                    }
+                }
                 return Poll::Ready(Ok(taken));
             }
         })
