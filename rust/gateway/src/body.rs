@@ -418,7 +418,9 @@ impl Flow {
             if limit.as_mut().poll(context).is_ready() {
                 return Poll::Ready(());
             }
-            while let Some(account) = &mut self.account {
+            loop {
+                self.attend();
+                let Some(account) = &mut self.account else { break };
                 if let (None, Some(upstream)) = (self.decoder.failure(), &mut self.upstream) {
                     let (decoder, writer, chunks) = (&mut self.decoder, &mut self.writer, account.chunks());
                     match upstream.poll_read(context, |data| writer.feed(decoder, data, chunks)) {
