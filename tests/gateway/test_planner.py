@@ -163,6 +163,7 @@ def test_the_clients_name_stands_in_the_place_of_the_star() -> None:
 def test_tags_stay_here(plan: Plan) -> None:
     assert plan("openai/m", {"metadata": {"tags": ["paid"], "team": "a"}}).sent["metadata"] == {"team": "a"}
     assert "metadata" not in plan("openai/m", {"metadata": {"tags": ["paid"]}}).sent
+    assert plan("openai/m", {"metadata": {"tags": "mine"}}).sent["metadata"] == {"tags": "mine"}
 
 
 def test_dropped_parameters(plan: Plan) -> None:

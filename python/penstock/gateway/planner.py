@@ -270,7 +270,7 @@ def judged(deployment: Deployment, given: Mapping[str, Any]) -> tuple[dict[str, 
         else:
             _refused(name)
     metadata = options.get("metadata")
-    if isinstance(metadata, dict) and "tags" in metadata:
+    if isinstance(metadata, dict) and isinstance(metadata.get("tags"), list):
         # They have chosen the deployment.
         options["metadata"] = {name: value for name, value in metadata.items() if name != "tags"} or None
     return options, more

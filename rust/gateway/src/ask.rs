@@ -42,6 +42,9 @@ const MODEL: usize = 2048;
 /// And characters of the name of a user. What is longer is cut, for it decides nothing.
 const USER: usize = 256;
 
+/// Tags that a request may have; further ones are not looked at.
+const TAGS: usize = 64;
+
 /// Which of the two languages a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -182,6 +185,7 @@ impl Ask {
                         _ => expect(false, "an object"),
                     }
                 }
+                "metadata" if kind == Kind::Object => ask.tags = tags_of(cursor.skip()?)?,
                 "user" => ask.user = cursor.string_or_skip()?.map(|text| printable(&text.decode())),
                 "max_tokens" | "max_completion_tokens" => {
                     if let Some(number) = cursor.number_or_skip()? {
@@ -252,6 +256,11 @@ impl Ask {
             if !plain.passes(&field.name) {
                 return None;
             }
+            let left = (field.name == "metadata").then(|| without_tags(value)).flatten();
+            let value = left.as_deref().unwrap_or(value);
+            if value == b"{}" && left.is_some() {
+                continue;
+            }
             let name = plain.renames.get(&field.name).unwrap_or(&field.name).as_str();
             if named.contains(&name) {
                 return None; // two names of one thing, which may differ
@@ -296,6 +305,39 @@ impl Ask {
             out.push(b'}');
         }
     }
+}
+
+/// The tags among a request's metadata: they choose the deployment. What else has that name is the client's own.
+fn tags_of(metadata: &[u8]) -> Result<Vec<String>, JsonError> {
+    let mut tags = Vec::new();
+    Cursor::new(metadata).object(|cursor, key| {
+        if *key.bytes() != *b"tags" || cursor.kind()? != Kind::Array {
+            return cursor.skip().map(drop);
+        }
+        cursor.array(|cursor| {
+            let tag = cursor.string_or_skip()?;
+            tags.extend(tag.filter(|_| tags.len() < TAGS).map(|tag| tag.decode().into_owned()));
+            Ok(())
+        })
+    })?;
+    Ok(tags)
+}
+
+/// The same metadata for the upstream, if there are tags among them.
+fn without_tags(metadata: &[u8]) -> Option<Vec<u8>> {
+    let (mut tagged, mut left) = (false, Vec::new());
+    // It was read as JSON once.
+    let _ = Cursor::new(metadata).object(|cursor, key| {
+        let ours = *key.bytes() == *b"tags" && cursor.kind()? == Kind::Array;
+        let value = cursor.skip()?;
+        tagged |= ours;
+        if !ours {
+            write_field(&mut left, &key.decode(), value);
+        }
+        Ok(())
+    });
+    let fields = left.get(1..).unwrap_or_default();
+    tagged.then(|| [b"{", fields, b"}"].concat())
 }
 
 /// A text that anybody can keep: not every database takes all characters.
@@ -374,6 +416,28 @@ mod tests {
             let (prompt, tokens) = ask(text).unwrap().estimate();
             assert_eq!(tokens, prompt + 900);
         }
+    }
+
+    #[test]
+    fn tags_choose_and_go_no_further() {
+        let tags = |metadata: &str| {
+            let text = format!(r#"{{"model":"m","metadata":{metadata}}}"#);
+            (ask(&text).unwrap().tags, plain(&text, &Plain::default()).unwrap())
+        };
+        let sent = |metadata: &str| format!(r#"{{"model":"theirs","metadata":{metadata}}}"#);
+        assert_eq!(
+            tags(r#"{"tags":["a","b\u0065"]}"#),
+            (vec!["a".into(), "be".into()], r#"{"model":"theirs"}"#.into())
+        );
+        let beside = r#"{ "t\u0061gs" : ["a", 1] , "team":{"tags":["x"]}, "user_id":"u" }"#;
+        assert_eq!(tags(beside), (vec!["a".into()], sent(r#"{"team":{"tags":["x"]},"user_id":"u"}"#)));
+        // Not ours.
+        for metadata in [r#"{"tags":"a,b"}"#, "{}", "7", r#"{"labels":["a"]}"#] {
+            assert_eq!(tags(metadata), (vec![], sent(metadata)));
+        }
+        assert_eq!(tags("null").1, r#"{"model":"theirs"}"#);
+        let many: Vec<_> = (0..1000).map(|number| format!(r#""{number}""#)).collect();
+        assert_eq!(tags(&format!(r#"{{"tags":[{}]}}"#, many.join(","))).0.len(), TAGS);
     }
 
     #[test]

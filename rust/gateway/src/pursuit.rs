@@ -203,7 +203,7 @@ impl Pursuit {
     fn lease(&self, group: &Arc<Group>, except: &[usize]) -> Result<Leased, Problem> {
         let (prompt, tokens) = self.ask.estimate();
         let request = Request {
-            tags: &self.ask.tags,
+            tags: if group.tagged { &self.ask.tags } else { &[] },
             all_tags: group.table.all_tags,
             prompt,
             tokens,

@@ -279,7 +279,9 @@ async fn begin(
     let settings = &state.settings;
     let body = whole(request, settings.max_body, settings.body_seconds).await?;
     let mut ask = Ask::read(body, model)?;
-    ask.tags = tags.map(|tags| tags.split(',').map(|tag| tag.trim().to_owned()).collect()).unwrap_or_default();
+    if let Some(tags) = tags {
+        ask.tags = tags.split(',').map(|tag| tag.trim().to_owned()).filter(|tag| !tag.is_empty()).collect();
+    }
     if let Some(account) = account {
         account.asked(&ask);
     }

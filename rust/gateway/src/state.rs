@@ -157,6 +157,8 @@ pub(crate) struct State {
 pub(crate) struct Group {
     pub(crate) table: tables::Group,
     pub(crate) members: Vec<Arc<Deployment>>,
+    /// Tags choose among them: without any there, what a client says of tags is its own affair.
+    pub(crate) tagged: bool,
     rules: Arc<Mutex<policy::Pool>>,
 }
 
@@ -288,7 +290,8 @@ impl Group {
         };
         // Requests that are under way come back to what they were taken from.
         let rules = same.map_or_else(fresh, |old| Arc::clone(&old.rules));
-        Ok(Self { table, members, rules })
+        let tagged = members.iter().any(|member| !member.table.tags.is_empty());
+        Ok(Self { table, members, tagged, rules })
     }
 
     pub(crate) fn rules(&self) -> MutexGuard<'_, policy::Pool> {
