@@ -216,6 +216,45 @@ def test_retries_are_a_part_of_the_requests(start: Start) -> None:
     assert len(proxy.upstream.asked) == 80 + 40 + 100 + 5 * 3
 
 
+def test_one_clock_for_all_attempts(start: Start) -> None:
+    def say(connection: socket.socket, body: bytes) -> None:
+        if len(proxy.upstream.asked) == 2:
+            time.sleep(5)
+        connection.sendall(head(500, "application/json", "retry-after-ms: 200") + b"{}")
+
+    proxy = start(say)
+    proxy.tables["groups"][0]["max_retries"] = 5
+    for total, attempts, status in ((0.15, 1, 500), (0.6, 2, 504)):
+        proxy.upstream.asked.clear()
+        proxy.tables["deployments"][0] |= {"timeouts": {"total": total}, "allowed_fails": None}
+        proxy.gateway.reload(json.dumps(proxy.tables).encode())
+        began = time.monotonic()
+        assert proxy.ask().status_code == status
+        assert time.monotonic() - began < 3
+        assert len(proxy.upstream.asked) == attempts
+
+
+def test_an_error_whose_body_does_not_end_is_an_error(start: Start) -> None:
+    """What of it is there says whose fault it is; the next attempt does not wait for the rest."""
+    error = json.dumps({"error": {"message": "slow down", "type": "rate_limit"}}).encode()
+
+    def say(connection: socket.socket, body: bytes) -> None:
+        if len(proxy.upstream.asked) > 1:
+            answer(connection, body)
+            return
+        connection.sendall(head(429, "application/json", "content-length: 1000", "retry-after-ms: 1") + error)
+        time.sleep(20)
+
+    proxy = start(say)
+    proxy.tables["groups"][0]["max_retries"] = 1
+    proxy.gateway.reload(json.dumps(proxy.tables).encode())
+    began = time.monotonic()
+    assert proxy.ask().status_code == 200
+    assert time.monotonic() - began < 15
+    (row,) = proxy.rows(1)
+    assert [attempt["error"] for attempt in row["attempts"]] == ["RateLimitError", None]
+
+
 @pytest.mark.parametrize(("path", "model"), [("/v1/chat/completions", "planned"), ("/v1/embeddings", "m")])
 def test_tags_choose_a_deployment(start: Start, path: str, model: str) -> None:
     proxy = start(answer)

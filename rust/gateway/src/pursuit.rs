@@ -25,13 +25,14 @@ use crate::planner::{self, Plan, Task};
 use crate::problem::{Problem, of_network};
 use crate::state::{Deployment, Group, Shared, State, unix_seconds, unix_time};
 use crate::tables::Plain;
-use crate::upstream::{Upstream, duration};
+use crate::upstream::{Upstream, after, duration};
 
 /// Bytes that one event may have, and a whole response.
 const MAX_EVENT: usize = 16 << 20;
 const MAX_RESPONSE: usize = 64 << 20;
-/// How much of an error's body is read: the status says enough, however it ends.
+/// How much of an error's body is read, and how long: the status says enough, however it ends.
 const MAX_ERROR: usize = 64 << 10;
+const ERROR_TIME: Duration = Duration::from_secs(5);
 /// How much is shown of a body that is no answer at all.
 const QUOTED: usize = 200;
 /// A secret that is shorter could be any word.
@@ -75,6 +76,8 @@ pub(crate) struct Pursuit {
     pub(crate) ask: Arc<Ask>,
     pub(crate) operation: Operation,
     pub(crate) caller: Caller,
+    /// When it was let in: of all its attempts together there is one clock.
+    pub(crate) begun: Instant,
     /// There until it is somebody else's to keep.
     pub(crate) account: Option<Account>,
 }
@@ -165,7 +168,7 @@ impl Pursuit {
                 Err(problem) => problem,
             };
             failed.push(index);
-            let Some(pause) = self.pause(&problem, failed.len() - 1, group) else { return Err(problem) };
+            let Some(pause) = self.pause(&problem, &failed, group) else { return Err(problem) };
             let least = group.table.retry_after;
             // No place is held while time passes.
             rest(least).await;
@@ -186,14 +189,19 @@ impl Pursuit {
 
     /// Seconds before the same deployment may be asked again, None within if only another one may, None if nobody.
     #[expect(clippy::option_option, reason = "both have their meaning")]
-    fn pause(&self, failed: &Failed, retries: usize, group: &Group) -> Option<Option<f64>> {
+    fn pause(&self, failed: &Failed, asked: &[usize], group: &Group) -> Option<Option<f64>> {
         let failure = Failure::of(&failed.problem.error, failed.advice);
-        let retries = u32::try_from(retries).unwrap_or(u32::MAX);
+        let retries = u32::try_from(asked.len().saturating_sub(1)).unwrap_or(u32::MAX);
         if failed.hopeless || retries >= group.table.max_retries || !failure.elsewhere() {
             return None;
         }
         let pause = failure.pause(retries, group.table.max_retries, fastrand::f64(), FIRST_PAUSE);
         if pause.is_none() && group.members.len() == 1 {
+            return None;
+        }
+        let last = asked.last().and_then(|index| group.members.get(*index));
+        let due = last.and_then(|last| after(self.begun, last.table.timeouts.total));
+        if due.is_some_and(|due| after(Instant::now(), pause.or(Some(0.0))).is_none_or(|next| next >= due)) {
             return None;
         }
         let granted = self.shared.retries().retry(self.shared.now());
@@ -227,7 +235,7 @@ impl Pursuit {
         let (given, from, status, secrets) = loop {
             let plan = self.plan(&deployment, &model, options).await?;
             let (from, secrets, mut status) = (Instant::now(), secrets(&plan.headers), None);
-            let given = self.exchange(&deployment, plan, from, &mut status).await;
+            let given = self.exchange(&deployment, plan, &mut status).await;
             if !(options && given.as_ref().is_err_and(refuses_options)) {
                 break (given, from, status, secrets);
             }
@@ -335,7 +343,6 @@ impl Pursuit {
         &self,
         deployment: &Arc<Deployment>,
         plan: Plan,
-        from: Instant,
         status: &mut Option<u16>,
     ) -> Result<(Given, Told), Failed> {
         let Plan { url, mut headers, body, family, dialect, answer_tool, same } = plan;
@@ -346,7 +353,7 @@ impl Pursuit {
             }
         }
         let (pool, timeouts) = (Arc::clone(&deployment.pool), deployment.table.timeouts);
-        let mut upstream = Upstream::ask(pool, url, &headers, body, timeouts, from).await.map_err(of_network)?;
+        let mut upstream = Upstream::ask(pool, url, &headers, body, timeouts, self.begun).await.map_err(of_network)?;
         let Some(head) = upstream.head() else {
             return Err(Error::new(Class::Connection, "the response has no head").into());
         };
@@ -509,7 +516,8 @@ async fn refusal(upstream: &mut Upstream, head: &penstock_engine::head::Head) ->
         return Error::new(Class::BadGateway, message).into();
     }
     // What could be read of it says enough.
-    let body = upstream.most(MAX_ERROR).await;
+    let mut body = Vec::new();
+    let _ = tokio::time::timeout(ERROR_TIME, upstream.most(MAX_ERROR, &mut body)).await;
     let headers: Vec<_> = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let error = wire::from_response(head.status, &headers, &body, unix_time());
     let advice = match find("x-should-retry") {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -201,6 +201,7 @@ async fn ask(
         ask: Arc::new(ask),
         operation,
         caller,
+        begun: Instant::now(),
         account,
     };
     let mut pursuit = Box::pin(pursuit.run());

@@ -243,11 +243,9 @@ impl Upstream {
     }
 
     /// So many bytes of the body, or what there is of them.
-    pub(crate) async fn most(&mut self, limit: usize) -> Vec<u8> {
-        let mut body = Vec::new();
+    pub(crate) async fn most(&mut self, limit: usize, body: &mut Vec<u8>) {
         while body.len() < limit && matches!(self.read(|data| body.extend_from_slice(data)).await, Ok(Some(()))) {}
         body.truncate(limit);
-        body
     }
 
     /// Whether the body was read to its end.
