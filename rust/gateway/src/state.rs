@@ -13,7 +13,7 @@ use penstock_core::policy::limits::Limits;
 use penstock_core::policy::pool::{self as policy, Strategy};
 use penstock_core::policy::retry::Budget;
 use penstock_core::usage::{Reasoning, Usage};
-use penstock_engine::pool::{Pool, Route};
+use penstock_engine::pool::{Http2, Pool, Route};
 use penstock_engine::proxy::Proxy;
 use penstock_engine::tls::{Authorities, Identity, Trust};
 use penstock_engine::url::Url;
@@ -260,7 +260,12 @@ fn pool_of(route: &tables::Route) -> Result<Pool, String> {
     let identity = route.cert.clone().map(|(certificates, key)| Identity { certificates, key });
     let trust = Trust::new(&authorities, identity.as_ref()).map_err(|error: io::Error| format!("TLS: {error}"))?;
     let proxy = route.proxy.as_deref().map(Proxy::parse).transpose().map_err(|error| error.message)?;
-    Ok(Pool::new(Route { proxy, trust: Arc::new(trust) }))
+    let http2 = match route.http2 {
+        tables::Http2::Never => Http2::Never,
+        tables::Http2::Negotiated => Http2::Negotiated,
+        tables::Http2::PriorKnowledge => Http2::Known,
+    };
+    Ok(Pool::speaking(Route { proxy, trust: Arc::new(trust) }, http2))
 }
 
 impl Group {

@@ -114,8 +114,21 @@ pub struct Place {
 pub struct Route {
     pub proxy: Option<String>,
     pub verify: Verify,
+    pub http2: Http2,
     /// Certificate chain and key.
     pub cert: Option<(PathBuf, PathBuf)>,
+}
+
+/// Where HTTP/2 is spoken.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Http2 {
+    #[default]
+    Never,
+    /// Within TLS, where the server chooses it.
+    Negotiated,
+    /// There, and without TLS always.
+    PriorKnowledge,
 }
 
 /// Whom to trust: the machine's authorities, nobody in particular, or those in files.
