@@ -364,6 +364,33 @@ def test_a_token_is_had_aside_and_kept(authority: Authority) -> None:
     planner.close()
 
 
+def test_who_waits_for_a_token_is_bounded_and_keeps_nobody_from_signing(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("botocore", reason="external: no botocore")
+    monkeypatch.setattr("penstock.gateway.planner.WAITING", 6)
+    keys = {"api_key": None, "aws_region_name": "eu-west-1", "aws_access_key_id": "A", "aws_secret_access_key": "S"}
+    planner = Planner(compiled(with_a_token(authority), entry("bedrock/anthropic.claude-3-haiku", **keys)).deployments)
+    waiting = [Job("t#0", {}) for _ in range(5)]
+    for job in waiting:
+        planner.plan(job)
+    for _ in range(3):
+        signed = Job("m#0", {})
+        planner.plan(signed)
+        assert signed.done.wait(10)
+        assert signed.headers["authorization"].startswith("AWS4-HMAC-SHA256")
+        time.sleep(0.05)  # its place is free a moment later
+    waiting.append(Job("t#0", {}))
+    planner.plan(waiting[-1])
+    refused = Job("t#0", {})
+    planner.plan(refused)
+    assert refused.refused is not None
+    assert (refused.refused["status"], refused.refused["name"]) == (503, "ServiceUnavailableError")
+    authority.open.set()
+    assert all(job.done.wait(10) and job.headers for job in waiting)
+    planner.close()
+
+
 def test_a_token_that_was_not_accepted_is_forgotten(authority: Authority) -> None:
     authority.open.set()
     planner = Planner(compiled(with_a_token(authority)).deployments)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
+from threading import Semaphore
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
@@ -19,6 +20,7 @@ from ..errors import (
     APIError,
     AuthenticationError,
     BadRequestError,
+    ServiceUnavailableError,
     Timeout,
 )
 from ..providers.registry import RowOptions
@@ -33,7 +35,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("penstock.gateway")
 
 ASIDE = 4
-"""Threads that get tokens and sign, which may take a round trip to somebody else."""
+"""Threads that get tokens, and as many that sign: either may take a round trip to somebody else."""
+
+WAITING = 1024
+"""Requests that may wait for these: with more of them somebody is not keeping up, and clients do better to know."""
 
 OFTEN_ELSEWHERE = {
     "timeout": "timeout of the deployment",
@@ -115,7 +120,10 @@ class Planner:
     def __init__(self, deployments: Mapping[str, Deployment], listener: Listener | None = None) -> None:
         self._deployments = self._before = deployments
         self._listener = listener
-        self._aside = ThreadPoolExecutor(ASIDE, "penstock-tokens")
+        # Apart: an authority that does not answer keeps nobody else from signing.
+        self._tokens = ThreadPoolExecutor(ASIDE, "penstock-tokens")
+        self._signatures = ThreadPoolExecutor(ASIDE, "penstock-signatures")
+        self._room = Semaphore(WAITING)
         self._used: dict[str, tuple[Source, str]] = {}
 
     def reload(self, deployments: Mapping[str, Deployment], listener: Listener | None = None) -> None:
@@ -124,7 +132,8 @@ class Planner:
 
     def close(self) -> None:
         """Ends the threads. What waits for a token is not answered."""
-        self._aside.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._tokens, self._signatures):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def plan(self, job: Job) -> None:
         """Sees to it that a job is answered. Raises nothing."""
@@ -134,10 +143,14 @@ class Planner:
         except Exception as error:  # noqa: BLE001  whatever it is, the client gets an answer
             refuse(job, error)
             return
-        if call.sign is not None or (call.source is not None and not tokens.has(call.source)):
-            self._aside.submit(self._finish, job, call)
-        else:
+        waits = call.source is not None and not tokens.has(call.source)
+        if not waits and call.sign is None:
             self._finish(job, call)
+        elif self._room.acquire(blocking=False):
+            threads = self._tokens if waits else self._signatures
+            threads.submit(self._finish, job, call).add_done_callback(lambda _: self._room.release())
+        else:
+            refuse(job, ServiceUnavailableError("too many requests wait for a token or a signature", status_code=503))
 
     def observe(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Requests have ended. A token that was not accepted is forgotten: the next request has a new one."""
