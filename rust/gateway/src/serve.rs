@@ -25,6 +25,9 @@ const BUFFER: usize = 64 << 10;
 /// After an error of accept that lasts, such as no more descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// At the end, for whoever looks up a name: the system's resolver takes its time, and cannot be told to stop.
+const RESOLVERS: Duration = Duration::from_millis(100);
+
 /// The first byte of a TLS handshake.
 const HANDSHAKE: u8 = 0x16;
 
@@ -64,7 +67,10 @@ impl Workers {
             let (shared, listener, tls) = (Arc::clone(shared), listener.try_clone()?, tls.cloned());
             let phases = phases.clone();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let work = move || runtime.block_on(serve(shared, listener, tls, phases));
+            let work = move || {
+                runtime.block_on(serve(shared, listener, tls, phases));
+                runtime.shutdown_timeout(RESOLVERS);
+            };
             workers.threads.push(thread::Builder::new().name(format!("penstock-{number}")).spawn(work)?);
         }
         Ok(workers)
