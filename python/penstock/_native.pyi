@@ -839,6 +839,10 @@ class Job:
         """The upstream's name of the model to plan for."""
 
     @property
+    def stream_options(self) -> bool:
+        """Whether they may be sent: not where the upstream has refused them, nor of what does not stream."""
+
+    @property
     def method(self) -> str:
         """Of the request, where it is for another route than a model's."""
 

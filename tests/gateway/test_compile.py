@@ -206,6 +206,7 @@ class Job:
         self.deployment = deployment
         self.operation = operation
         self.model = model
+        self.stream_options = True
         self.body = json.dumps(body).encode()
         self.sent: tuple[str, dict[str, str], dict[str, Any]] | None = None
         self.refused: tuple[int, str] | None = None
@@ -374,7 +375,7 @@ def test_what_is_known_of_a_deployment() -> None:
         "embeddings": {
             "url": "https://mine.openai.azure.com/openai/deployments/gpt-4o/embeddings?api-version=2024-10-21"
         },
-        "route": {"proxy": "http://proxy:3128", "verify": True, "cert": None},
+        "route": {"proxy": "http://proxy:3128", "verify": True, "cert": None, "http2": "never"},
         "timeouts": {"connect": 1, "first_token": 20, "idle": 600.0, "total": 300},
         "limits": {"rpm": 10, "tpm": 100, "max_parallel": 3},
         "allowed_fails": 1,
@@ -423,11 +424,16 @@ def test_the_way_to_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("HTTPS_PROXY", "proxy.example:3128")
     _, tables = served(
         entry("a", "openai/m", api_key=KEY, verify=str(bundle), cert=str(own)),
-        entry("b", "openai/m", api_key=KEY, api_base="http://localhost:1/v1"),
+        entry("b", "openai/m", api_key=KEY, api_base="http://localhost:1/v1", http2=True),
+        entry("c", "openai/m", api_key=KEY, api_base="http://localhost:1/v1", http2="prior-knowledge"),
     )
-    first, second = (table["route"] for table in tables["deployments"])
-    assert first == {"proxy": "http://proxy.example:3128", "verify": [str(bundle)], "cert": [str(own), str(own)]}
-    assert second == {"proxy": None, "verify": True, "cert": None}
+    first, *others = (table["route"] for table in tables["deployments"])
+    own_route = {"verify": [str(bundle)], "cert": [str(own), str(own)], "http2": "never"}
+    assert first == {"proxy": "http://proxy.example:3128", **own_route}
+    usual = {"proxy": None, "verify": True, "cert": None}
+    assert others == [{**usual, "http2": "negotiated"}, {**usual, "http2": "prior-knowledge"}]
+    read = of(model_list=[entry("a", "openai/m", api_key=KEY, http2="h2")])
+    assert [problem.path for problem in read.errors] == ["model_list[0].litellm_params.http2"]
     read = of(model_list=[entry("a", "openai/m", api_key=KEY, verify=str(tmp_path / "none.pem"))])
     assert tables_of(read) is None
     assert [problem.path for problem in read.errors] == ["model_list[0].litellm_params.verify"]
@@ -465,7 +471,12 @@ def test_groups_have_their_deployments_and_shares() -> None:
         entry("a", "openai/m", api_key=KEY, rpm=10, tags=["x"]),
         entry("b", "openai/m", api_key=KEY),
         entry("a", "openai/m", api_key=KEY, rpm=30),
-        router_settings={"routing_strategy": "cost-based-routing", "num_retries": 1, "retry_after": 2},
+        router_settings={
+            "routing_strategy": "cost-based-routing",
+            "num_retries": 1,
+            "retry_after": 2,
+            "retry_budget": 0.5,
+        },
     )
     first, second = tables["groups"]
     assert first == {
@@ -478,6 +489,7 @@ def test_groups_have_their_deployments_and_shares() -> None:
     }
     assert second["deployments"] == ["b#0"]
     assert {table["id"]: table["weight"] for table in tables["deployments"]} == {"a#0": 10, "b#0": 1, "a#1": 30}
+    assert tables["settings"]["retry_budget"] == 0.5
     assert [table["tags"] for table in tables["deployments"]] == [["x"], [], []]
     _, tables = served(entry("a", "openai/m", api_key=KEY, tags=["x"]), router_settings={"enable_tag_filtering": False})
     assert tables["deployments"][0]["tags"] == []

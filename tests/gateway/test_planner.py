@@ -39,6 +39,7 @@ class Job:
         self.deployment = deployment
         self.operation = operation
         self.model = model
+        self.stream_options = True
         self.body = json.dumps({"model": "asked", "messages": MESSAGES, **body}).encode()
         self.url = ""
         self.headers: dict[str, str] = {}
@@ -76,10 +77,18 @@ def plan() -> Iterator[Plan]:
     """Plans a client's fields for a deployment of this model with these parameters."""
     planners: list[Planner] = []
 
-    def plan(model: str, fields: dict[str, Any], asked: str = "m", operation: str = "chat", **params: Any) -> Job:
+    def plan(
+        model: str,
+        fields: dict[str, Any],
+        asked: str = "m",
+        operation: str = "chat",
+        stream_options: bool = True,
+        **params: Any,
+    ) -> Job:
         planner = Planner(compiled(entry(model, **params)).deployments)
         planners.append(planner)
         job = Job("m#0", fields, asked, operation)
+        job.stream_options = stream_options
         planner.plan(job)
         assert job.done.wait(10)
         return job
@@ -111,6 +120,7 @@ def test_the_usage_is_always_asked_for(plan: Plan) -> None:
     assert plan("openai/m", {"stream": True}).sent["stream_options"] == {"include_usage": True}
     asked = {"stream": True, "stream_options": {"include_usage": False, "include_obfuscation": False}}
     assert plan("openai/m", asked).sent["stream_options"] == {"include_usage": True, "include_obfuscation": False}
+    assert "stream_options" not in plan("openai/m", asked, stream_options=False).sent
     assert "stream_options" not in plan("mistral/m", asked).sent or "include_usage" not in str(
         plan("mistral/m", asked).sent["stream_options"]
     )
@@ -156,6 +166,7 @@ def test_the_clients_name_stands_in_the_place_of_the_star() -> None:
 def test_tags_stay_here(plan: Plan) -> None:
     assert plan("openai/m", {"metadata": {"tags": ["paid"], "team": "a"}}).sent["metadata"] == {"team": "a"}
     assert "metadata" not in plan("openai/m", {"metadata": {"tags": ["paid"]}}).sent
+    assert plan("openai/m", {"metadata": {"tags": "mine"}}).sent["metadata"] == {"tags": "mine"}
 
 
 def test_dropped_parameters(plan: Plan) -> None:
@@ -383,6 +394,33 @@ def test_who_waits_for_a_token_is_not_without_number(authority: Authority, monke
     waiting = [Job("t#0", {}) for _ in range(6)]
     for job in (*waiting, refused := Job("t#0", {})):
         planner.plan(job)
+    assert refused.refused is not None
+    assert (refused.refused["status"], refused.refused["name"]) == (503, "ServiceUnavailableError")
+    authority.open.set()
+    assert all(job.done.wait(10) and job.headers for job in waiting)
+    planner.close()
+
+
+def test_who_waits_for_a_token_is_bounded_and_keeps_nobody_from_signing(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("botocore", reason="external: no botocore")
+    monkeypatch.setattr("penstock.gateway.planner.WAITING", 6)
+    keys = {"api_key": None, "aws_region_name": "eu-west-1", "aws_access_key_id": "A", "aws_secret_access_key": "S"}
+    planner = Planner(compiled(with_a_token(authority), entry("bedrock/anthropic.claude-3-haiku", **keys)).deployments)
+    waiting = [Job("t#0", {}) for _ in range(5)]
+    for job in waiting:
+        planner.plan(job)
+    for _ in range(3):
+        signed = Job("m#0", {})
+        planner.plan(signed)
+        assert signed.done.wait(10)
+        assert signed.headers["authorization"].startswith("AWS4-HMAC-SHA256")
+        time.sleep(0.05)  # its place is free a moment later
+    waiting.append(Job("t#0", {}))
+    planner.plan(waiting[-1])
+    refused = Job("t#0", {})
+    planner.plan(refused)
     assert refused.refused is not None
     assert (refused.refused["status"], refused.refused["name"]) == (503, "ServiceUnavailableError")
     authority.open.set()

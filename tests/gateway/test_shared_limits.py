@@ -14,6 +14,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
@@ -160,7 +162,7 @@ def upstream() -> Iterator[Upstream]:
         yield upstream
 
 
-def tables(upstream: Upstream, url: str, model: str = "hello", **redis: Any) -> bytes:
+def tables(upstream: Any, url: str, model: str = "hello", **redis: Any) -> bytes:
     plain = {"url": upstream.base_url + "/chat/completions", "stream_options": True}
     deployment = {"id": "a", "model": model, "provider": "replay", "family": "chat", "plain": plain}
     price = {"input": PRICE, "output": PRICE}
@@ -308,6 +310,41 @@ def test_a_budget_is_overspent_by_what_was_under_way_at_most(server: Server, ups
         assert budget <= spent < budget + clients * COST
         booked = sum(row["cost"] or 0.0 for node in nodes for row in node.rows()[0])
         assert booked == pytest.approx(spent)
+
+
+@pytest.mark.parametrize("count", [10**19, 9_000_000_000_000_000_000])
+def test_no_number_of_anybodys_is_too_large(server: Server, count: int) -> None:
+    """Neither a client's nor an upstream's: the others go on as before, and so do settlements."""
+    usage = {"prompt_tokens": count, "completion_tokens": count, "total_tokens": count}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+    answer = json.dumps({"id": "a", "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+
+    class Claims(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Claims) as up, ExitStack() as stack:
+        threading.Thread(target=up.serve_forever).start()
+        stack.callback(up.shutdown)
+        named = SimpleNamespace(base_url=f"http://127.0.0.1:{up.server_port}")
+        with Node(tables(named, server.url), rpm=100) as node:
+            for _ in range(3):
+                assert node.ask(max_tokens=count, n=count).status_code == 200
+            wait_for(lambda: server.under_way() == 0)
+            assert server.table("minute")["r"] == 3
+            assert server.table("minute")["t"] > 1 << 40
+            assert node.rows()[1] == []  # nobody says that the server is down
+            node.put(budget=1.0)
+            assert node.ask().json()["error"]["code"] == "budget_exceeded"
+            assert node.rows()[1] == []
 
 
 def test_what_was_spent_before_and_a_new_period(server: Server, upstream: Upstream) -> None:

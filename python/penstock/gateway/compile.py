@@ -29,6 +29,7 @@ from ..providers.registry import ROWS, Provider, RowOptions
 from ..providers.resolve import first_set, resolve
 from ..router import ANY, FALLBACKS, STRATEGIES, weigh
 from ..transport import Route, native
+from ..transport.port import PRIOR_KNOWLEDGE
 from .config import Config, Place
 from .schema import COSTS, ROUTING
 
@@ -56,7 +57,7 @@ NOT_THEIRS = CHAT.options | RowOptions.__optional_keys__ | set(OWN)
 LONGEST = frozenset({"max_tokens", "max_completion_tokens"})
 """One thing by two names, whatever a server makes of them: a client's goes before the config's."""
 
-UNSENT = frozenset({"proxy", "verify", "cert", "timeout", "stream_timeout"})
+UNSENT = frozenset({"proxy", "verify", "cert", "http2", "timeout", "stream_timeout"})
 """Of litellm_params, what is about the connection and not in the request."""
 
 
@@ -161,7 +162,10 @@ def tables_of(config: Config, *, allow_unauthenticated: bool = False) -> Compile
         ],
         "aliases": aliases,
         "deployments": [entry.row for entry in entries],
-        "settings": _settings(general, allow_unauthenticated=allow_unauthenticated),
+        "settings": {
+            **_settings(general, allow_unauthenticated=allow_unauthenticated),
+            "retry_budget": router["retry_budget"],
+        },
     }
     return Compiled(
         tables=orjson.dumps(tables),
@@ -390,6 +394,7 @@ def _route(config: Config, entry: _Entry, call: Call) -> dict[str, Any]:
         "proxy": native.proxy_of(Route(entry.params.get("proxy")), call.url),
         "verify": verify if paths is None or verify is False else paths,
         "cert": native.identity(_hashable(cert)),
+        "http2": {True: "negotiated", PRIOR_KNOWLEDGE: PRIOR_KNOWLEDGE}.get(entry.params.get("http2"), "never"),
     }
 
 

@@ -24,6 +24,7 @@ from ..router import ENVIRONMENT
 from .schema import (
     BYTES,
     FLAG,
+    HTTP2,
     INFO,
     INTEGER,
     KEYWORD,
@@ -432,7 +433,7 @@ def _resolved(config: Config, value: Any, place: Place, environ: Mapping[str, st
 
 def _typed(text: str, kind: Kind) -> Any:
     """What a variable holds, as the kind of value that is wanted, if it can be read so."""
-    if kind is FLAG or (kind is VERIFY and text.lower() in ("true", "false")):
+    if kind is FLAG or (kind in (VERIFY, HTTP2) and text.lower() in ("true", "false")):
         return True if text.lower() in TRUE else False if text.lower() in FALSE else text
     if kind in (NUMBER, SECONDS, WHOLE, BYTES, INTEGER, TIMEOUT, REAL):
         try:

@@ -70,6 +70,10 @@ class Job(Protocol):
         """The upstream's name of the model."""
 
     @property
+    def stream_options(self) -> bool:
+        """Whether they may be sent."""
+
+    @property
     def body(self) -> bytes:
         """As it came: a JSON object."""
 
@@ -188,6 +192,8 @@ class Planner:
         if not stream:
             given.pop("stream_options", None)
         call = request_of(deployment, job.model, messages, stream, given)
+        if not job.stream_options:
+            call.body.pop("stream_options", None)
         if self._listener is not None:
             self._listener.planned(job.id, call, messages, given)
         return call
@@ -299,7 +305,7 @@ def judged(deployment: Deployment, given: Mapping[str, Any]) -> tuple[dict[str, 
         else:
             _refused(name)
     metadata = options.get("metadata")
-    if isinstance(metadata, dict) and "tags" in metadata:
+    if isinstance(metadata, dict) and isinstance(metadata.get("tags"), list):
         # They have chosen the deployment.
         options["metadata"] = {name: value for name, value in metadata.items() if name != "tags"} or None
     return options, more

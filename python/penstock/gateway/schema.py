@@ -11,6 +11,7 @@ from typing import Any
 from ..call import CHAT
 from ..providers.registry import ROWS
 from ..router import FALLBACKS, STRATEGIES
+from ..transport.port import PRIOR_KNOWLEDGE
 
 
 class Unfit(ValueError):
@@ -193,6 +194,12 @@ def _cert(value: Any) -> str | list[str]:
     return _texts(value) if isinstance(value, list) else _text(value)
 
 
+def _http2(value: Any) -> bool | str:
+    if not isinstance(value, bool) and value != PRIOR_KNOWLEDGE:
+        raise Unfit
+    return bool(value) and value
+
+
 def _keyword(value: Any) -> Any:
     return value if isinstance(value, dict) else _text(value)
 
@@ -238,6 +245,7 @@ NAMES = Kind("a mapping of names to names", _named)
 OTHERS = Kind('a list like [{"name": ["other"]}]', _fallbacks)
 TIMEOUT = Kind(f"seconds above 0, or a mapping with some of {', '.join(CLOCKS)}", _timeout)
 VERIFY = Kind("true, false or a path", _verify)
+HTTP2 = Kind(f"true, false or {PRIOR_KNOWLEDGE}", _http2)
 CERT = Kind("a path, or a list of two: certificate and key", _cert)
 KEYWORD = Kind("a text, or the JSON document that it would be the path of", _keyword)
 DAYS = Kind("a number of days, or a text such as 30d or 12h", _days)
@@ -295,6 +303,13 @@ CONNECTION = (
     Key("proxy", TEXT, None, "The HTTP or SOCKS proxy on the way to the provider."),
     Key("verify", VERIFY, None, "Whom to trust: the path of an authority's certificate.", like=("ssl_verify",)),
     Key("cert", CERT, None, "The client's certificate."),
+    Key(
+        "http2",
+        HTTP2,
+        None,
+        "Whether HTTP/2 is spoken, where the server chooses it within TLS; prior-knowledge: without TLS too. Streams "
+        "then share connections; one for each costs less.",
+    ),
     Key("drop_params", FLAG, None, "Leave out parameters that the provider lacks, instead of an error."),
     Key("additional_drop_params", TEXTS, None, "Parameters to leave out in any case."),
     Key(
@@ -344,7 +359,6 @@ PARAMS = Section(
         **_each("the gateway answers what the provider said", "on_stream_cut estimate_usage keep_partial"),
         **_each(NO_TEAMS, "max_budget budget_duration"),
         "metadata": "it is a request's",
-        "http2": "upstreams are asked in HTTP/1.1, which costs less where each stream has its own connection",
         "stream_options": "the usage is asked for wherever it can be",
         "litellm_credential_name": NO_SECRETS,
         **_each(NO_CACHE, "cache cache_control_injection_points"),
@@ -399,6 +413,12 @@ ROUTER = Section(
         Key("stream_timeout", SECONDS, None, "The same for streams alone."),
         Key("disable_cooldowns", FLAG, False, "Never leave a deployment alone."),
         Key("retry_after", SECONDS, 0.0, "Seconds before each retry at least."),
+        Key(
+            "retry_budget",
+            NUMBER,
+            0.2,
+            "In any minute retries may be this part of all requests, and 100 more; num_retries is as good as no limit.",
+        ),
         Key("default_max_parallel_requests", WHOLE, None, "For deployments without max_parallel_requests."),
         Key("default_litellm_params", PARAMS, {}, "litellm_params of all deployments that do not say otherwise."),
         Key("model_group_alias", NAMES, {}, "Other names: {alias: model_name}."),
@@ -415,7 +435,6 @@ ROUTER = Section(
         **_each(NO_CACHE, "cache_responses caching_groups client_ttl cache_kwargs"),
         **_each(NO_VERBOSE, "set_verbose debug_level"),
         **_each(NO_POLICY, "retry_policy model_group_retry_policy allowed_fails_policy"),
-        "retry_budget": "it is for the Router of one program",
         "routing_strategy_args": "strategies have no arguments",
         "max_fallbacks": "no model is asked twice",
         **_each("there is no queue by priority; `order` is for deployments", "polling_interval default_priority"),

@@ -327,7 +327,7 @@ impl AsyncTransfer {
         wait: Option<f64>,
         decode: bool,
     ) -> PyResult<Self> {
-        let transfer = network::begin(pool.get(), method, url, &headers, content, (connect, wait), decode)?;
+        let transfer = network::begin(pool.get(), method, url, headers, content, (connect, wait), decode)?;
         let line = transfer.line();
         let state = State {
             transfer,

@@ -73,8 +73,10 @@ impl Gateway {
     }
 
     #[pyo3(signature = (tables, /))]
-    fn reload(&self, tables: Input<'_>) -> PyResult<()> {
-        self.gateway.reload(tables.bytes()).map_err(PyValueError::new_err)
+    fn reload(&self, py: Python<'_>, tables: Input<'_>) -> PyResult<()> {
+        // It may wait for Redis, and whoever plans requests is not to wait with it.
+        let tables = tables.bytes().to_vec();
+        py.detach(|| self.gateway.reload(&tables)).map_err(PyValueError::new_err)
     }
 
     #[pyo3(signature = (keys, /))]
@@ -171,6 +173,11 @@ impl Job {
             Task::Plan { model, .. } => model.clone(),
             Task::Admin { .. } => String::new(),
         })
+    }
+
+    #[getter]
+    fn stream_options(&self) -> PyResult<bool> {
+        self.with(|job| matches!(job.task, Task::Plan { stream_options: true, .. }))
     }
 
     #[getter]

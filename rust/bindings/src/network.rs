@@ -33,7 +33,7 @@ pub(crate) fn begin(
     pool: &Connections,
     method: &str,
     url: &str,
-    headers: &Headers,
+    headers: Headers,
     content: Option<Input<'_>>,
     (connect, wait): (Option<f64>, Option<f64>),
     decode: bool,

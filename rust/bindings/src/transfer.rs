@@ -134,7 +134,7 @@ impl Transfer {
         wait: Option<f64>,
         decode: bool,
     ) -> PyResult<Self> {
-        let transfer = network::begin(pool.get(), method, url, &headers, content, (connect, wait), decode)?;
+        let transfer = network::begin(pool.get(), method, url, headers, content, (connect, wait), decode)?;
         let line = transfer.line();
         Ok(Self { state: Mutex::new(State { transfer, decoder: None }), line, closed: AtomicBool::new(false) })
     }

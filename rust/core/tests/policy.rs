@@ -131,6 +131,19 @@ mod retries {
        }
 
     #[test]
+    fn another_part_holds_for_what_was_counted_too() {
+        let mut budget = Budget::new(0.0, 1.0);
+        for _ in 0..10 {
+            budget.request(0.0);
+        }
+        assert_eq!((0..5).filter(|_| budget.retry(0.0)).count(), 1);
+        budget.limit(0.3);
+        assert_eq!((0..5).filter(|_| budget.retry(0.0)).count(), 3);
+        budget.limit(0.0);
+        assert!(!budget.retry(0.0));
+    }
+
+    #[test]
     fn who_asks_seldom_may_always_try_again() {
         let mut budget = Budget::new(0.2, 3.0);
         for minute in 0..100 {

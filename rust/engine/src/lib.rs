@@ -23,7 +23,7 @@
 //!
 //! let pool = Arc::new(Pool::new(Route { proxy: None, trust: Arc::new(Trust::platform()) }));
 //! let url = Url::parse(&format!("http://localhost:{port}/"))?;
-//! let mut transfer = Transfer::new(pool, Request::new("GET", &url, &[], Vec::new())?, url, true);
+//! let mut transfer = Transfer::new(pool, Request::new("GET", &url, Vec::new(), Vec::new())?, url, true);
 //! let (mut body, mut scratch) = (Vec::new(), vec![0; 4096]);
 //! loop {
 //!     match transfer.advance(Instant::now())? {

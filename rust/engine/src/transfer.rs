@@ -33,12 +33,12 @@ pub struct Request {
 impl Request {
     /// Header values are sent as UTF-8. `host`, `content-length` and `accept-encoding` are added where they are not
     /// given.
-    pub fn new(method: &str, url: &Url, headers: &[(String, String)], body: Vec<u8>) -> Result<Self, Error> {
+    pub fn new(method: &str, url: &Url, mut headers: Vec<(String, String)>, body: Vec<u8>) -> Result<Self, Error> {
         let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         if method.is_empty() || !method.bytes().all(token) {
             return Err(wrong(format!("{method:?} is no method")));
         }
-        for (name, value) in headers {
+        for (name, value) in &headers {
             if name.is_empty() || !name.bytes().all(token) {
                 return Err(wrong(format!("{name:?} is no header name")));
             }
@@ -47,7 +47,6 @@ impl Request {
                 return Err(wrong(format!("the header {name} has a line end or a zero byte in it")));
             }
         }
-        let mut headers = headers.to_vec();
         let has =
             |name: &str, headers: &[(String, String)]| headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(name));
         if !has("host", &headers) {

@@ -154,7 +154,7 @@ fn answers_without_a_body_are_over_at_once() {
         });
         let (pool, url) = (direct(), Url::parse(&server.url()).unwrap());
         for _ in 0..2 {
-            let request = Request::new(method, &url, &[], Vec::new()).unwrap();
+            let request = Request::new(method, &url, Vec::new(), Vec::new()).unwrap();
             let mut transfer = Transfer::new(pool.clone(), request, url.clone(), true);
             answered(&mut transfer).unwrap();
             assert!(transfer.is_over(), "{method}");

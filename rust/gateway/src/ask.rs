@@ -34,6 +34,17 @@ const OURS: [&str; 14] = [
 /// Fields that a body may have.
 const MOST: usize = 128;
 
+/// More tokens than any model writes. An estimate without bound would be more than counters hold.
+const LONGEST: u64 = 1 << 32;
+
+/// Bytes that the name of a model may have: it is kept with what the request came to.
+const MODEL: usize = 2048;
+/// And characters of the name of a user. What is longer is cut, for it decides nothing.
+const USER: usize = 256;
+
+/// Tags that a request may have; further ones are not looked at.
+const TAGS: usize = 64;
+
 /// Which of the two languages a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -174,10 +185,11 @@ impl Ask {
                         _ => expect(false, "an object"),
                     }
                 }
-                "user" => ask.user = cursor.string_or_skip()?.map(|text| text.decode().into_owned()),
+                "metadata" if kind == Kind::Object => ask.tags = tags_of(cursor.skip()?)?,
+                "user" => ask.user = cursor.string_or_skip()?.map(|text| printable(&text.decode())),
                 "max_tokens" | "max_completion_tokens" => {
                     if let Some(number) = cursor.number_or_skip()? {
-                        ask.longest = u64::try_from(number.as_i64()).unwrap_or(0);
+                        ask.longest = ask.longest.max(u64::try_from(number.as_i64()).unwrap_or(0));
                     }
                 }
                 "n" => {
@@ -208,10 +220,14 @@ impl Ask {
         if ask.model.is_empty() {
             return Err(Problem::of_field("model", "the body says no model"));
         }
+        if ask.model.len() > MODEL || ask.model.contains(char::is_control) {
+            let message = format!("model must be a name: of {MODEL} bytes at most, without control characters");
+            return Err(Problem::of_field("model", message));
+        }
         if ask.options.is_some() && !ask.stream {
             return Err(Problem::of_field("stream_options", "stream_options needs stream=true"));
         }
-        ask.longest = ask.longest.saturating_mul(choices);
+        ask.longest = ask.longest.saturating_mul(choices).min(LONGEST);
         ask.body = body;
         Ok(ask)
     }
@@ -224,8 +240,8 @@ impl Ask {
 
     /// The body for an upstream that calls the model so; None where it has to be put otherwise. A field that is null is
     /// as if it were not there.
-    /// `asks`: of a chat, for its usage.
-    pub(crate) fn plain(&self, model: &str, plain: &Plain, operation: Operation, asks: bool) -> Option<Vec<u8>> {
+    /// `options`: whether `stream_options` may be among its fields.
+    pub(crate) fn plain(&self, model: &str, plain: &Plain, operation: Operation, options: bool) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(self.body.len() + 64);
         out.extend_from_slice(b"{\"model\":");
         write_str(&mut out, model);
@@ -240,6 +256,11 @@ impl Ask {
             if !plain.passes(&field.name) {
                 return None;
             }
+            let left = (field.name == "metadata").then(|| without_tags(value)).flatten();
+            let value = left.as_deref().unwrap_or(value);
+            if value == b"{}" && left.is_some() {
+                continue;
+            }
             let name = plain.renames.get(&field.name).unwrap_or(&field.name).as_str();
             if named.contains(&name) {
                 return None; // two names of one thing, which may differ
@@ -247,8 +268,8 @@ impl Ask {
             named.push(name);
             write_field(&mut out, name, value);
         }
-        if chat && self.stream {
-            self.write_options(&mut out, asks);
+        if chat && self.stream && options {
+            self.write_options(&mut out, plain.stream_options);
         }
         for (name, value) in &plain.set {
             if !named.contains(&name.as_str()) {
@@ -286,6 +307,44 @@ impl Ask {
     }
 }
 
+/// The tags among a request's metadata: they choose the deployment. What else has that name is the client's own.
+fn tags_of(metadata: &[u8]) -> Result<Vec<String>, JsonError> {
+    let mut tags = Vec::new();
+    Cursor::new(metadata).object(|cursor, key| {
+        if *key.bytes() != *b"tags" || cursor.kind()? != Kind::Array {
+            return cursor.skip().map(drop);
+        }
+        cursor.array(|cursor| {
+            let tag = cursor.string_or_skip()?;
+            tags.extend(tag.filter(|_| tags.len() < TAGS).map(|tag| tag.decode().into_owned()));
+            Ok(())
+        })
+    })?;
+    Ok(tags)
+}
+
+/// The same metadata for the upstream, if there are tags among them.
+fn without_tags(metadata: &[u8]) -> Option<Vec<u8>> {
+    let (mut tagged, mut left) = (false, Vec::new());
+    // It was read as JSON once.
+    let _ = Cursor::new(metadata).object(|cursor, key| {
+        let ours = *key.bytes() == *b"tags" && cursor.kind()? == Kind::Array;
+        let value = cursor.skip()?;
+        tagged |= ours;
+        if !ours {
+            write_field(&mut left, &key.decode(), value);
+        }
+        Ok(())
+    });
+    let fields = left.get(1..).unwrap_or_default();
+    tagged.then(|| [b"{", fields, b"}"].concat())
+}
+
+/// A text that anybody can keep: not every database takes all characters.
+fn printable(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).take(USER).collect()
+}
+
 /// A comma, and a field whose value is JSON.
 fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.push(b',');
@@ -320,7 +379,7 @@ mod tests {
     }
 
     fn plain(text: &str, plain: &Plain) -> Option<String> {
-        let body = ask(text).unwrap().plain("theirs", plain, Operation::Chat, plain.stream_options)?;
+        let body = ask(text).unwrap().plain("theirs", plain, Operation::Chat, true)?;
         Some(String::from_utf8(body).unwrap())
     }
 
@@ -338,6 +397,60 @@ mod tests {
         assert_eq!(ask.user.as_deref(), Some("u"));
         let prompt = text.len() as u64 / 4;
         assert_eq!(ask.estimate(), (prompt, prompt + 100));
+    }
+
+    #[test]
+    fn an_estimate_is_no_larger_than_counters_hold() {
+        for longest in ["1e300", "9223372036854775807", "18446744073709551616"] {
+            let (prompt, tokens) =
+                ask(&format!(r#"{{"model":"m","n":1000,"max_tokens":{longest}}}"#)).unwrap().estimate();
+            assert_eq!(tokens, prompt + LONGEST, "{longest}");
+        }
+        let (prompt, tokens) = ask(r#"{"model":"m","n":-1,"max_tokens":-5}"#).unwrap().estimate();
+        assert_eq!(tokens, prompt);
+        // Whichever of the two names counts upstream.
+        for text in [
+            r#"{"model":"m","max_completion_tokens":900,"max_tokens":1}"#,
+            r#"{"model":"m","max_tokens":900,"max_completion_tokens":1}"#,
+        ] {
+            let (prompt, tokens) = ask(text).unwrap().estimate();
+            assert_eq!(tokens, prompt + 900);
+        }
+    }
+
+    #[test]
+    fn tags_choose_and_go_no_further() {
+        let tags = |metadata: &str| {
+            let text = format!(r#"{{"model":"m","metadata":{metadata}}}"#);
+            (ask(&text).unwrap().tags, plain(&text, &Plain::default()).unwrap())
+        };
+        let sent = |metadata: &str| format!(r#"{{"model":"theirs","metadata":{metadata}}}"#);
+        assert_eq!(
+            tags(r#"{"tags":["a","b\u0065"]}"#),
+            (vec!["a".into(), "be".into()], r#"{"model":"theirs"}"#.into())
+        );
+        let beside = r#"{ "t\u0061gs" : ["a", 1] , "team":{"tags":["x"]}, "user_id":"u" }"#;
+        assert_eq!(tags(beside), (vec!["a".into()], sent(r#"{"team":{"tags":["x"]},"user_id":"u"}"#)));
+        // Not ours.
+        for metadata in [r#"{"tags":"a,b"}"#, "{}", "7", r#"{"labels":["a"]}"#] {
+            assert_eq!(tags(metadata), (vec![], sent(metadata)));
+        }
+        assert_eq!(tags("null").1, r#"{"model":"theirs"}"#);
+        let many: Vec<_> = (0..1000).map(|number| format!(r#""{number}""#)).collect();
+        assert_eq!(tags(&format!(r#"{{"tags":[{}]}}"#, many.join(","))).0.len(), TAGS);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_request_can_be_kept_anywhere() {
+        let long = "m".repeat(MODEL + 1);
+        for name in ["a\\u0000b", "a\\nb", "a\\u007fb", &long] {
+            let (message, param) = complaint(&format!(r#"{{"model":"{name}"}}"#));
+            assert!(message.starts_with("model must be a name") && message.len() < 200, "{message}");
+            assert_eq!(param.as_deref(), Some("model"));
+        }
+        assert!(Ask::read(Bytes::from_static(b"{}"), Some("a\0b")).is_err());
+        let text = format!(r#"{{"model":"m","user":"caf\u00e9 \u0000\n{}"}}"#, "u".repeat(1000));
+        assert_eq!(ask(&text).unwrap().user.unwrap(), format!("café {}", "u".repeat(USER - 5)));
     }
 
     #[test]
@@ -373,6 +486,9 @@ mod tests {
         let asked =
             r#"{"model":"theirs","stream":true,"stream_options":{"include_usage":true,"include_obfuscation":false}}"#;
         assert_eq!(plain(text, &can).unwrap(), asked);
+        // No option at all where the upstream has refused them.
+        let body = ask(text).unwrap().plain("theirs", &can, Operation::Chat, false).unwrap();
+        assert_eq!(body, br#"{"model":"theirs","stream":true}"#);
         // Not of who does not stream.
         assert_eq!(plain(r#"{"model":"m"}"#, &can).unwrap(), r#"{"model":"theirs"}"#);
     }

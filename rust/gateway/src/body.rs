@@ -77,7 +77,56 @@ pub(crate) enum Out {
     /// Written in the client's language.
     Written(Writer),
     /// Nowhere: the client speaks the upstream's own language, and gets its bytes.
-    Same(Vec<u8>),
+    Same(Whole),
+}
+
+/// Events as they came, of which only whole ones go out: what is said between two of them, that the proxy is still
+/// there or that the upstream no longer is, stands between them for the client too.
+#[derive(Debug, Default)]
+pub(crate) struct Whole {
+    bytes: Vec<u8>,
+    /// Where the last whole event ends.
+    end: usize,
+}
+
+impl Whole {
+    fn push(&mut self, data: &[u8]) {
+        // An empty line may begin before these bytes; with CR LF it has three bytes more.
+        let seen = self.bytes.len().saturating_sub(3).max(self.end);
+        self.bytes.extend_from_slice(data);
+        let fresh = self.bytes.get(seen..).unwrap_or_default();
+        let mut ends = memchr::memrchr_iter(b'\n', fresh);
+        let end = ends.find(|at| {
+            let before = fresh.get(..*at).unwrap_or_default();
+            let before = before.strip_suffix(b"\r").unwrap_or(before);
+            before.last() == Some(&b'\n')
+        });
+        if let Some(at) = end {
+            self.end = seen + at + 1;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.end == 0
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        let rest = self.bytes.split_off(self.end);
+        self.end = 0;
+        std::mem::replace(&mut self.bytes, rest)
+    }
+
+    /// Nothing more comes: what is left goes out as it is.
+    fn finish(&mut self) {
+        self.end = self.bytes.len();
+    }
+
+    /// Nothing more comes but this, and what is left of an event is no event.
+    fn end_with(&mut self, event: &[u8]) {
+        self.bytes.truncate(self.end);
+        self.bytes.extend_from_slice(event);
+        self.end = self.bytes.len();
+    }
 }
 
 impl Out {
@@ -85,7 +134,7 @@ impl Out {
         match self {
             Self::Written(writer) => decoder.feed(data, &mut Counted { sink: writer, chunks }),
             Self::Same(out) => {
-                out.extend_from_slice(data);
+                out.push(data);
                 decoder.feed(data, &mut Counted { sink: &mut Nowhere, chunks })
             }
         }
@@ -94,14 +143,21 @@ impl Out {
     fn finish(&mut self, decoder: &mut Decoder, chunks: &mut u64) -> Result<(), Error> {
         match self {
             Self::Written(writer) => decoder.finish(&mut Counted { sink: writer, chunks }),
-            Self::Same(_) => decoder.finish(&mut Counted { sink: &mut Nowhere, chunks }),
+            Self::Same(out) => {
+                let finished = decoder.finish(&mut Counted { sink: &mut Nowhere, chunks });
+                if finished.is_ok() {
+                    out.finish();
+                }
+                finished
+            }
         }
     }
 
     /// The stream is whole.
     fn done(&mut self) {
-        if let Self::Written(writer) = self {
-            writer.done();
+        match self {
+            Self::Written(writer) => writer.done(),
+            Self::Same(out) => out.finish(),
         }
     }
 
@@ -109,8 +165,8 @@ impl Out {
     fn error(&mut self, error: &Error, operation: Operation) {
         match self {
             Self::Written(writer) => writer.error(error),
-            Self::Same(_) if error.details.body.starts_with(b"{") => {}
-            Self::Same(out) => out.extend_from_slice(&error_event(operation, error)),
+            Self::Same(out) if error.details.body.starts_with(b"{") => out.finish(),
+            Self::Same(out) => out.end_with(&error_event(operation, error)),
         }
     }
 
@@ -124,7 +180,7 @@ impl Out {
     fn take(&mut self) -> Bytes {
         match self {
             Self::Written(writer) => writer.take().into(),
-            Self::Same(out) => std::mem::take(out).into(),
+            Self::Same(out) => out.take().into(),
         }
     }
 }
@@ -362,7 +418,9 @@ impl Flow {
             if limit.as_mut().poll(context).is_ready() {
                 return Poll::Ready(());
             }
-            while let Some(account) = &mut self.account {
+            loop {
+                self.attend();
+                let Some(account) = &mut self.account else { break };
                 if let (None, Some(upstream)) = (self.decoder.failure(), &mut self.upstream) {
                     let (decoder, writer, chunks) = (&mut self.decoder, &mut self.writer, account.chunks());
                     match upstream.poll_read(context, |data| writer.feed(decoder, data, chunks)) {
@@ -530,4 +588,58 @@ pub(crate) fn error_event(operation: Operation, error: &Error) -> Bytes {
     let mut writer = operation.writer(None);
     writer.error(error);
     writer.take().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What goes out at each push.
+    fn pushed(parts: &[&str]) -> Vec<String> {
+        let mut whole = Whole::default();
+        let taken = |whole: &mut Whole| String::from_utf8(whole.take()).unwrap();
+        let mut out: Vec<_> = parts
+            .iter()
+            .map(|part| {
+                whole.push(part.as_bytes());
+                taken(&mut whole)
+            })
+            .collect();
+        whole.finish();
+        out.push(taken(&mut whole));
+        out
+    }
+
+    #[test]
+    fn events_go_out_whole() {
+        assert_eq!(pushed(&["a: 1\n\nb: 2\n", "\nc"]), ["a: 1\n\n", "b: 2\n\n", "c"]);
+        assert_eq!(pushed(&["a\n\nb\n\nc"]), ["a\n\nb\n\n", "c"]);
+        assert_eq!(pushed(&["a\r\n", "\r", "\nb\r\n\r\n"]), ["", "", "a\r\n\r\nb\r\n\r\n", ""]);
+        assert_eq!(pushed(&["a\n", "b\n"]), ["", "", "a\nb\n"]);
+    }
+
+    #[test]
+    fn however_a_stream_is_split_it_is_the_same() {
+        let text = "event: a\ndata: 1\n\n: word\n\ndata: 2\r\n\r\ndata: 3\n\n\ndata: 4";
+        for first in 0..text.len() {
+            for second in first..text.len() {
+                let parts = [&text[..first], &text[first..second], &text[second..]];
+                let out = pushed(&parts);
+                assert_eq!(out.concat(), text);
+                assert_eq!(out[3].trim_start_matches('\n'), "data: 4", "{parts:?}");
+                assert!(
+                    out[..3].iter().all(|part| part.is_empty() || part.ends_with("\n\n") || part.ends_with("\r\n\r\n"))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_an_event_is_not_told_before_the_error() {
+        let mut whole = Whole::default();
+        whole.push(b"a\n\ndata: {\"b");
+        whole.end_with(b"error\n\n");
+        assert_eq!(whole.take(), b"a\n\nerror\n\n");
+        assert!(whole.is_empty());
+    }
 }

@@ -36,6 +36,11 @@ const LOOK: Duration = Duration::from_secs(1);
 const KEPT: usize = 100_000;
 /// Settlements that are sent together.
 const BATCH: usize = 256;
+/// Tokens, and billionths, of one request: what an upstream says beyond that is nonsense, and more than the scripts' and
+/// the server's numbers hold. One settlement that cannot be written would keep all behind it from being so.
+const ONCE: u64 = 1 << 50;
+/// Billionths of a sum, which has room for many requests more.
+const EVER: u64 = 1 << 60;
 /// How long settlements of a table that was replaced are carried after the last of its requests.
 const REMAINS: Duration = Duration::from_secs(60);
 
@@ -308,7 +313,7 @@ impl Commons {
             id: id.to_owned(),
             // In braces, so that all of a key's names are in one place of a cluster.
             key: format!("{}:{{{key}}}", self.bond.prefix),
-            estimated,
+            estimated: estimated.min(ONCE),
             since: Instant::now(),
             asked: AtomicBool::new(false),
             taken: AtomicI64::new(UNKNOWN),
@@ -373,7 +378,8 @@ impl Pass {
     }
 
     fn note(&self, tokens: u64, cost: u64, entered: bool) {
-        let note = Note { number: 0, open: Arc::clone(&self.open), ended: Instant::now(), tokens, cost, entered };
+        let (open, ended) = (Arc::clone(&self.open), Instant::now());
+        let note = Note { number: 0, open, ended, tokens: tokens.min(ONCE), cost: cost.min(ONCE), entered };
         lock(&self.bond.notes).put(note, KEPT);
         self.bond.wake.notify_one();
     }
@@ -434,7 +440,7 @@ impl Bond {
         let mut cmd = evaluate(&self.scripts.enter, 3, &open.key, &["minute", "leases", "purse"]);
         cmd.arg(&open.id).arg(open.estimated);
         cmd.arg(or_none(limits.rpm)).arg(or_none(limits.tpm)).arg(or_none(limits.max_parallel.map(u64::from)));
-        cmd.arg(or_none(*budget)).arg(or_none(purse.map(|purse| purse.spent)));
+        cmd.arg(or_none(*budget)).arg(or_none(purse.map(|purse| purse.spent.min(EVER))));
         cmd.arg(purse.map_or(0, |purse| purse.period)).arg(u8::from(*anew)).arg(millis(self.lease));
         cmd
     }
@@ -699,6 +705,15 @@ mod tests {
         let notes = lock(&commons.bond.notes).batch();
         let told: Vec<_> = notes.iter().map(|note| (note.number, note.tokens, note.cost, note.entered)).collect();
         assert_eq!(told, [(1, 0, 0, false), (2, 12, 34, true)]);
+    }
+
+    #[test]
+    fn no_number_is_larger_than_the_server_takes() {
+        let commons = Commons::new(table("redis://127.0.0.1:1")).unwrap();
+        commons.pass("req_1", "k", u64::MAX).settle(u64::MAX, billionths(1e30));
+        let notes = lock(&commons.bond.notes).batch();
+        assert_eq!((notes[0].open.estimated, notes[0].tokens, notes[0].cost), (ONCE, ONCE, ONCE));
+        assert!(i64::try_from(EVER + 1024 * ONCE).is_ok());
     }
 
     #[test]

@@ -20,9 +20,9 @@ use crate::serve::{Phase, Workers};
 use crate::state::{Shared, State};
 use crate::tables::Tables;
 
-/// For streams that are cut to say so to their clients.
+/// For streams that are cut to say so to their clients, and for these to hear it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// How often it is looked whether requests are still under way.
+/// How often it is looked whether something is still under way.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// A proxy: what it serves, and the threads that do.
@@ -81,6 +81,7 @@ impl Gateway {
             commons.start(&self.shared).map_err(|error| format!("redis: {error}"))?;
             commons.wait();
         }
+        self.shared.retries().limit(state.settings.retry_budget);
         self.shared.state.store(state);
         Ok(())
     }
@@ -112,34 +113,31 @@ impl Gateway {
         self.shared.snapshot(&self.shared.state.load())
     }
 
-    /// Takes no more requests and waits for those under way, so long; how many had to be cut after that.
+    /// Takes no more requests and waits for those under way, so long; how many had to be cut after that. A request is
+    /// over when its answer is; its client may take a while longer to have it, and has what is left of that time.
     pub fn drain(&self, wait: Duration) -> usize {
         self.shared.draining.store(true, Ordering::Release);
         self.enter(Phase::Draining);
-        let left = self.wait_for_quiet(wait);
+        let until = Instant::now().checked_add(wait);
+        let busy = || self.shared.busy.load(Ordering::Acquire);
+        wait_until(until, || busy() == 0);
+        let left = busy();
         if left > 0 {
             self.shared.cutting.store(true, Ordering::Release);
-            self.enter(Phase::Cutting);
-            self.wait_for_quiet(LAST_WORDS);
         }
+        self.enter(Phase::Closing);
+        let last = Instant::now() + LAST_WORDS;
+        wait_until(until.map(|until| until.max(last)), || busy() == 0 && self.connections() == 0);
         left
+    }
+
+    fn connections(&self) -> usize {
+        self.workers().as_ref().map_or(0, Workers::connections)
     }
 
     fn enter(&self, phase: Phase) {
         if let Some(workers) = self.workers().as_ref() {
             workers.enter(phase);
-        }
-    }
-
-    /// How many requests are under way after so long at most.
-    fn wait_for_quiet(&self, wait: Duration) -> usize {
-        let until = Instant::now().checked_add(wait);
-        loop {
-            let busy = self.shared.busy.load(Ordering::Acquire);
-            if busy == 0 || until.is_some_and(|until| Instant::now() >= until) {
-                return busy;
-            }
-            thread::sleep(LOOK);
         }
     }
 
@@ -160,6 +158,12 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+fn wait_until(until: Option<Instant>, so: impl Fn() -> bool) {
+    while !so() && until.is_none_or(|until| Instant::now() < until) {
+        thread::sleep(LOOK);
     }
 }
 

@@ -55,8 +55,8 @@ pub(crate) enum Outcome {
 /// What is asked.
 #[derive(Clone, Debug)]
 pub enum Task {
-    /// A plan for a request to this deployment; `id` is the request's.
-    Plan { id: String, deployment: String, operation: &'static str, model: String },
+    /// A plan for a request to this deployment; `id` is the request's. `stream_options`: whether they may be sent.
+    Plan { id: String, deployment: String, operation: &'static str, model: String, stream_options: bool },
     /// A reply to a request for this path.
     Admin { method: String, path: String, query: String },
 }

@@ -2,8 +2,8 @@
 //! answers. The rules are core's; here they meet sockets.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
@@ -19,19 +19,20 @@ use tokio::time::sleep;
 
 use crate::account::{Account, Ending, Leased};
 use crate::ask::{Ask, Operation};
-use crate::body::{Flow, Out};
+use crate::body::{Flow, Out, Whole};
 use crate::keys::Caller;
 use crate::planner::{self, Plan, Task};
 use crate::problem::{Problem, of_network};
 use crate::state::{Deployment, Group, Shared, State, unix_seconds, unix_time};
 use crate::tables::Plain;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, after, duration};
 
 /// Bytes that one event may have, and a whole response.
 const MAX_EVENT: usize = 16 << 20;
 const MAX_RESPONSE: usize = 64 << 20;
-/// How much of an error's body is read: the status says enough, however it ends.
+/// How much of an error's body is read, and how long: the status says enough, however it ends.
 const MAX_ERROR: usize = 64 << 10;
+const ERROR_TIME: Duration = Duration::from_secs(5);
 /// How much is shown of a body that is no answer at all.
 const QUOTED: usize = 200;
 /// A secret that is shorter could be any word.
@@ -52,6 +53,8 @@ const STREAMS: [&str; 6] = [
 
 /// How the first line of a stream of events begins.
 const EVENTS: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
+/// The bytes of the longest of them.
+const LONGEST_WORD: usize = 6;
 
 /// What the client gets.
 #[derive(Debug)]
@@ -73,6 +76,8 @@ pub(crate) struct Pursuit {
     pub(crate) ask: Arc<Ask>,
     pub(crate) operation: Operation,
     pub(crate) caller: Caller,
+    /// When it was let in: of all its attempts together there is one clock.
+    pub(crate) begun: Instant,
     /// There until it is somebody else's to keep.
     pub(crate) account: Option<Account>,
 }
@@ -153,7 +158,7 @@ impl Pursuit {
 
     /// The deployments of one name, until one answers or it is of no use to ask again.
     async fn ask_group(&mut self, group: &Arc<Group>) -> Result<(Answer, Told), Failed> {
-        self.shared.retries.lock().unwrap_or_else(PoisonError::into_inner).request(self.shared.now());
+        self.shared.retries().request(self.shared.now());
         let mut failed: Vec<usize> = Vec::new();
         let mut leased = self.lease(group, &failed)?;
         loop {
@@ -163,7 +168,7 @@ impl Pursuit {
                 Err(problem) => problem,
             };
             failed.push(index);
-            let Some(pause) = self.pause(&problem, failed.len() - 1, group) else { return Err(problem) };
+            let Some(pause) = self.pause(&problem, &failed, group) else { return Err(problem) };
             let least = group.table.retry_after;
             // No place is held while time passes.
             rest(least).await;
@@ -184,9 +189,9 @@ impl Pursuit {
 
     /// Seconds before the same deployment may be asked again, None within if only another one may, None if nobody.
     #[expect(clippy::option_option, reason = "both have their meaning")]
-    fn pause(&self, failed: &Failed, retries: usize, group: &Group) -> Option<Option<f64>> {
+    fn pause(&self, failed: &Failed, asked: &[usize], group: &Group) -> Option<Option<f64>> {
         let failure = Failure::of(&failed.problem.error, failed.advice);
-        let retries = u32::try_from(retries).unwrap_or(u32::MAX);
+        let retries = u32::try_from(asked.len().saturating_sub(1)).unwrap_or(u32::MAX);
         if failed.hopeless || retries >= group.table.max_retries || !failure.elsewhere() {
             return None;
         }
@@ -194,14 +199,19 @@ impl Pursuit {
         if pause.is_none() && group.members.len() == 1 {
             return None;
         }
-        let mut budget = self.shared.retries.lock().unwrap_or_else(PoisonError::into_inner);
-        budget.retry(self.shared.now()).then(|| pause.map(|pause| pause.max(group.table.retry_after)))
+        let last = asked.last().and_then(|index| group.members.get(*index));
+        let due = last.and_then(|last| after(self.begun, last.table.timeouts.total));
+        if due.is_some_and(|due| after(Instant::now(), pause.or(Some(0.0))).is_none_or(|next| next >= due)) {
+            return None;
+        }
+        let granted = self.shared.retries().retry(self.shared.now());
+        granted.then(|| pause.map(|pause| pause.max(group.table.retry_after)))
     }
 
     fn lease(&self, group: &Arc<Group>, except: &[usize]) -> Result<Leased, Problem> {
         let (prompt, tokens) = self.ask.estimate();
         let request = Request {
-            tags: &self.ask.tags,
+            tags: if group.tagged { &self.ask.tags } else { &[] },
             all_tags: group.table.all_tags,
             prompt,
             tokens,
@@ -221,16 +231,18 @@ impl Pursuit {
             return Err(Problem::new(Class::InternalServer, "", "there is no such deployment").into());
         };
         let model = deployment.model(&group.table, &self.ask.model).into_owned();
-        let plan = self.plan(&deployment, &model).await?;
-        let (mut from, secrets) = (Instant::now(), secrets(&plan.headers));
-        let mut status = None;
-        let mut given = self.exchange(&deployment, plan, from, &mut status).await;
-        if given.as_ref().is_err_and(|failed| refuses_stream_options(failed, &deployment)) {
+        let mut options = self.ask.stream && !deployment.refuses_options.load(Ordering::Relaxed);
+        let (given, from, status, secrets) = loop {
+            let plan = self.plan(&deployment, &model, options).await?;
+            let (from, secrets, mut status) = (Instant::now(), secrets(&plan.headers), None);
+            let given = self.exchange(&deployment, plan, &mut status).await;
+            if !(options && given.as_ref().is_err_and(refuses_options)) {
+                break (given, from, status, secrets);
+            }
             // It is remembered, and the same is asked for without.
-            from = Instant::now();
-            let plan = self.plan(&deployment, &model).await?;
-            given = self.exchange(&deployment, plan, from, &mut status).await;
-        }
+            deployment.refuses_options.store(true, Ordering::Relaxed);
+            options = false;
+        };
         let mut failed = match given {
             Ok((given, mut told)) => {
                 told.headers.push(("x-penstock-deployment", deployment.table.id.clone()));
@@ -285,8 +297,8 @@ impl Pursuit {
         (answer, told)
     }
 
-    /// How to put the request to a deployment.
-    async fn plan(&self, deployment: &Deployment, model: &str) -> Result<Plan, Problem> {
+    /// How to put the request to a deployment; with `stream_options`, or without.
+    async fn plan(&self, deployment: &Deployment, model: &str, options: bool) -> Result<Plan, Problem> {
         let (family, dialect) = (deployment.family, deployment.dialect);
         if self.operation == Operation::Embeddings {
             let (Some(url), Some(place)) = (&deployment.embeddings, &deployment.table.embeddings) else {
@@ -300,12 +312,9 @@ impl Pursuit {
             Operation::Messages => family == Family::Anthropic,
             _ => family == Family::Chat,
         };
-        let asks = self.operation == Operation::Chat
-            && deployment.table.plain.as_ref().is_some_and(|plain| plain.stream_options)
-            && !deployment.tells_no_usage.load(Ordering::Relaxed);
         if own
             && let (Some(url), Some(plain)) = (&deployment.plain, &deployment.table.plain)
-            && let Some(body) = self.ask.plain(model, plain, self.operation, asks)
+            && let Some(body) = self.ask.plain(model, plain, self.operation, options)
         {
             let plan = Plan::new(url.clone(), plain.headers.clone(), body, family, dialect);
             return Ok(Plan { same: self.operation == Operation::Messages, ..plan });
@@ -315,10 +324,13 @@ impl Pursuit {
             deployment: deployment.table.id.clone(),
             operation: self.operation.name(),
             model: model.to_owned(),
+            stream_options: options,
         };
-        match self.shared.planner.ask(task, self.ask.body.clone(), self.caller.describe()).await {
-            Some(planner::Outcome::Plan(plan)) => Ok(plan),
-            Some(planner::Outcome::Refusal(problem)) => Err(problem),
+        let patience = deployment.table.timeouts.first_token.and_then(duration).unwrap_or(Duration::MAX);
+        let planned = self.shared.planner.ask(task, self.ask.body.clone(), self.caller.describe());
+        match tokio::time::timeout(patience, planned).await {
+            Ok(Some(planner::Outcome::Plan(plan))) => Ok(plan),
+            Ok(Some(planner::Outcome::Refusal(problem))) => Err(problem),
             _ => {
                 let message = "the proxy cannot put this request into the words of its upstream now";
                 Err(Problem::new(Class::ServiceUnavailable, "", message).after(Some(1.0)))
@@ -331,7 +343,6 @@ impl Pursuit {
         &self,
         deployment: &Arc<Deployment>,
         plan: Plan,
-        from: Instant,
         status: &mut Option<u16>,
     ) -> Result<(Given, Told), Failed> {
         let Plan { url, mut headers, body, family, dialect, answer_tool, same } = plan;
@@ -342,7 +353,7 @@ impl Pursuit {
             }
         }
         let (pool, timeouts) = (Arc::clone(&deployment.pool), deployment.table.timeouts);
-        let mut upstream = Upstream::ask(pool, url, &headers, body, timeouts, from).await.map_err(of_network)?;
+        let mut upstream = Upstream::ask(pool, url, headers, body, timeouts, self.begun).await.map_err(of_network)?;
         let Some(head) = upstream.head() else {
             return Err(Error::new(Class::Connection, "the response has no head").into());
         };
@@ -381,11 +392,16 @@ impl Pursuit {
         };
         let decoder = Decoder::new(family, options.clone());
         let written = || Out::Written(self.operation.writer(Some(self.ask.model.clone())));
-        let writer = if same { Out::Same(Vec::new()) } else { written() };
+        let writer = if same { Out::Same(Whole::default()) } else { written() };
         let mut flow = Box::new(Flow::new(upstream, decoder, writer, self.operation, Arc::clone(deployment)));
         let mut chunks = 0;
         if !STREAMS.contains(&kind.as_str()) {
-            let data = flow.read().await?.unwrap_or_default();
+            let mut data = Vec::new();
+            // The first read may end in the middle of the first word.
+            while data.trim_ascii_start().len() < LONGEST_WORD && data.len() < QUOTED {
+                let Some(more) = flow.read().await? else { break };
+                data.extend(more);
+            }
             let start = data.trim_ascii_start();
             if EVENTS.iter().any(|event| start.starts_with(event)) {
                 flow.begin_with(&data, &mut chunks)?;
@@ -500,7 +516,8 @@ async fn refusal(upstream: &mut Upstream, head: &penstock_engine::head::Head) ->
         return Error::new(Class::BadGateway, message).into();
     }
     // What could be read of it says enough.
-    let body = upstream.most(MAX_ERROR).await;
+    let mut body = Vec::new();
+    let _ = tokio::time::timeout(ERROR_TIME, upstream.most(MAX_ERROR, &mut body)).await;
     let headers: Vec<_> = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let error = wire::from_response(head.status, &headers, &body, unix_time());
     let advice = match find("x-should-retry") {
@@ -511,13 +528,12 @@ async fn refusal(upstream: &mut Upstream, head: &penstock_engine::head::Head) ->
     Failed { advice, ..error.into() }
 }
 
-/// Whether an upstream has refused to be asked for the usage of a stream, for the first time.
-fn refuses_stream_options(failed: &Failed, deployment: &Deployment) -> bool {
+/// Whether an upstream does not know `stream_options`.
+fn refuses_options(failed: &Failed) -> bool {
     let Error { message, details, .. } = &failed.problem.error;
     let named = |text: &[u8]| memchr::memmem::find(text, b"stream_options").is_some();
     matches!(details.status, Some(400 | 422))
         && (named(message.as_bytes()) || named(&details.body) || details.param.as_deref() == Some("stream_options"))
-        && !deployment.tells_no_usage.swap(true, Ordering::Relaxed)
 }
 
 /// Values of headers that nobody may read in an error: some servers repeat them.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -23,6 +23,9 @@ use crate::problem::Problem;
 use crate::pursuit::{Answer, Pursuit, Told, unknown};
 use crate::state::{Shared, State, unix_time};
 use crate::upstream::duration;
+
+/// Bytes of a `traceparent` (W3C Trace Context, 3.2); a later version may be longer.
+const MOST_TRACE: usize = 128;
 
 /// The answer to a request; whatever goes wrong is an answer too.
 pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Reply> {
@@ -205,6 +208,7 @@ async fn ask(
         ask: Arc::new(ask),
         operation,
         caller,
+        begun: Instant::now(),
         account,
     };
     let mut pursuit = Box::pin(pursuit.run());
@@ -255,7 +259,7 @@ fn let_in(
         return Err(Problem::new(Class::ServiceUnavailable, "draining", message).after(Some(1.0)));
     }
     let caller = caller(shared, state, headers)?;
-    let trace = text_of(headers, "traceparent");
+    let trace = text_of(headers, "traceparent").filter(|trace| trace.len() <= MOST_TRACE);
     let row = Row { id: id.to_owned(), key: caller.id(), route, trace, ..Row::default() };
     let Some(account) = Account::open(shared, state.settings.max_requests, row) else {
         let message = "the proxy has too many requests under way";
@@ -283,7 +287,9 @@ async fn begin(
     let settings = &state.settings;
     let body = whole(request, settings.max_body, settings.body_seconds).await?;
     let mut ask = Ask::read(body, model)?;
-    ask.tags = tags.map(|tags| tags.split(',').map(|tag| tag.trim().to_owned()).collect()).unwrap_or_default();
+    if let Some(tags) = tags {
+        ask.tags = tags.split(',').map(|tag| tag.trim().to_owned()).filter(|tag| !tag.is_empty()).collect();
+    }
     if let Some(account) = account {
         account.asked(&ask);
     }
@@ -321,12 +327,14 @@ async fn whole(request: Request<Incoming>, limit: usize, seconds: f64) -> Result
     let read = async {
         let mut first: Option<Bytes> = None;
         let mut all = Vec::new();
+        let mut length = 0;
         while let Some(frame) = std::future::poll_fn(|context| std::pin::Pin::new(&mut body).poll_frame(context)).await
         {
             let frame =
                 frame.map_err(|error| Problem::new(Class::BadRequest, "", format!("the body ended early: {error}")))?;
             let Ok(data) = frame.into_data() else { continue };
-            if all.len() + data.len() > limit {
+            length += data.len();
+            if length > limit {
                 return Err(too_large());
             }
             // Mostly there is one piece, and it need not be copied.

@@ -1,10 +1,11 @@
 //! Sockets in: threads, each with a runtime of its own, that share one listening socket.
 
+use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -28,18 +29,21 @@ const UNSENT: u32 = 128 << 10;
 /// After an error of accept that lasts, such as no more descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// At the end, for whoever looks up a name: the system's resolver takes its time, and cannot be told to stop.
+const RESOLVERS: Duration = Duration::from_millis(100);
+
 /// The first byte of a TLS handshake.
 const HANDSHAKE: u8 = 0x16;
 
 /// What the threads are told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     #[default]
     Serving,
-    /// Connections close when their request is over.
+    /// Requests are refused, on whatever connection.
     Draining,
-    /// Streams end where they are.
-    Cutting,
+    /// Connections close when their client has what it asked for.
+    Closing,
     /// Everything ends.
     Over,
 }
@@ -67,7 +71,10 @@ impl Workers {
             let (shared, listener, tls) = (Arc::clone(shared), listener.try_clone()?, tls.cloned());
             let phases = phases.clone();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let work = move || runtime.block_on(serve(shared, listener, tls, phases));
+            let work = move || {
+                runtime.block_on(serve(shared, listener, tls, phases));
+                runtime.shutdown_timeout(RESOLVERS);
+            };
             workers.threads.push(thread::Builder::new().name(format!("penstock-{number}")).spawn(work)?);
         }
         Ok(workers)
@@ -75,6 +82,11 @@ impl Workers {
 
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.send_replace(phase);
+    }
+
+    /// How many connections there are. Each hears of phases, as each thread does.
+    pub(crate) fn connections(&self) -> usize {
+        self.phase.receiver_count().saturating_sub(self.threads.len())
     }
 
     pub(crate) fn join(self) {
@@ -135,21 +147,20 @@ async fn connection(
     shared: Arc<Shared>,
     mut socket: TcpStream,
     tls: Option<TlsAcceptor>,
-    phases: watch::Receiver<Phase>,
+    mut phases: watch::Receiver<Phase>,
 ) {
-    let patience = duration(shared.state.load().settings.head_seconds).unwrap_or(Duration::MAX);
+    let patience = duration(shared.state.load().settings.head_seconds);
     let mut first = [0];
-    // Whoever says nothing is not waited for.
-    match tokio::time::timeout(patience, socket.peek(&mut first)).await {
-        Ok(Ok(1)) => {}
+    match in_time(patience, &mut phases, socket.peek(&mut first)).await {
+        Some(Ok(1)) => {}
         _ => return,
     }
     let shakes_hands = first == [HANDSHAKE];
     match tls {
-        Some(tls) if shakes_hands => match tokio::time::timeout(patience, tls.accept(socket)).await {
-            Ok(Ok(socket)) => requests(shared, socket, phases, patience).await,
-            Ok(Err(error)) => shared.log(&format!("a TLS handshake failed: {error}")),
-            Err(_) => {}
+        Some(tls) if shakes_hands => match in_time(patience, &mut phases, tls.accept(socket)).await {
+            Some(Ok(socket)) => requests(shared, socket, phases, patience).await,
+            Some(Err(error)) => shared.log(&format!("a TLS handshake failed: {error}")),
+            None => {}
         },
         None if !shakes_hands => requests(shared, socket, phases, patience).await,
         Some(_) => {
@@ -171,11 +182,24 @@ async fn connection(
     }
 }
 
+/// What comes of it. Whoever has asked for nothing is waited for no longer than so, and not when connections close.
+async fn in_time<T>(
+    patience: Option<Duration>,
+    phases: &mut watch::Receiver<Phase>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let limited = tokio::time::timeout(patience.unwrap_or(Duration::MAX), work);
+    tokio::select! {
+        done = limited => done.ok(),
+        _ = phases.wait_for(|phase| *phase >= Phase::Closing) => None,
+    }
+}
+
 async fn requests(
     shared: Arc<Shared>,
     socket: impl AsyncRead + AsyncWrite + Unpin,
     mut phases: watch::Receiver<Phase>,
-    patience: Duration,
+    patience: Option<Duration>,
 ) {
     let max_head = shared.state.load().settings.max_head;
     let service = service_fn(move |request| {
@@ -184,7 +208,8 @@ async fn requests(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(patience)
+        // What no clock can tell is no limit.
+        .header_read_timeout(patience.filter(|patience| Instant::now().checked_add(*patience).is_some()))
         .max_buf_size(BUFFER.max(max_head))
         .serve_connection(TokioIo::new(socket), service);
     let mut connection = std::pin::pin!(connection);
@@ -197,8 +222,8 @@ async fn requests(
                 Phase::Over => return,
                 // While requests are refused the connections stay: who asks is told, and health checks too.
                 Phase::Serving | Phase::Draining => {}
-                // What is under way is polled again, and finds that it has to end.
-                Phase::Cutting => connection.as_mut().graceful_shutdown(),
+                // What is under way is polled again, and may find that it has to end.
+                Phase::Closing => connection.as_mut().graceful_shutdown(),
             },
         }
     }

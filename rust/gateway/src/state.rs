@@ -13,7 +13,7 @@ use penstock_core::policy::limits::Limits;
 use penstock_core::policy::pool::{self as policy, Strategy};
 use penstock_core::policy::retry::Budget;
 use penstock_core::usage::{Reasoning, Usage};
-use penstock_engine::pool::{Pool, Route};
+use penstock_engine::pool::{Http2, Pool, Route};
 use penstock_engine::proxy::Proxy;
 use penstock_engine::tls::{Authorities, Identity, Trust};
 use penstock_engine::url::Url;
@@ -25,9 +25,8 @@ use crate::metrics::Metrics;
 use crate::planner::Planner;
 use crate::tables::{self, Tables, Verify};
 
-/// A part of all requests that may be retries, and how many there may be besides, in any minute: when everything fails,
-/// retries multiply the load on what is overloaded already.
-const RETRIES: (f64, f64) = (0.2, 100.0);
+/// Retries that there may be in any minute beside the part of its requests that the tables allow.
+const RESERVE: f64 = 100.0;
 
 /// All that the threads share.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ pub(crate) struct Shared {
     pub(crate) ledger: Ledger,
     pub(crate) planner: Planner,
     pub(crate) metrics: Metrics,
-    pub(crate) retries: Mutex<Budget>,
+    retries: Mutex<Budget>,
     /// Requests under way.
     pub(crate) busy: AtomicUsize,
     /// No more requests are taken.
@@ -50,18 +49,24 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(tables: Tables) -> Result<Self, String> {
+        let retries = Mutex::new(Budget::new(tables.settings.retry_budget, RESERVE));
         Ok(Self {
             state: ArcSwap::from_pointee(State::new(tables, None)?),
             keys: Keys::default(),
             ledger: Ledger::default(),
             planner: Planner::default(),
             metrics: Metrics::default(),
-            retries: Mutex::new(Budget::new(RETRIES.0, RETRIES.1)),
+            retries,
             busy: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             cutting: AtomicBool::new(false),
             origin: Instant::now(),
         })
+    }
+
+    /// What all deployments together may have of retries.
+    pub(crate) fn retries(&self) -> MutexGuard<'_, Budget> {
+        self.retries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Seconds on the clock of the rules.
@@ -143,6 +148,7 @@ pub(crate) struct State {
     /// Those that stand for every name with a beginning; the longest first.
     open: Vec<(String, Arc<Group>)>,
     aliases: HashMap<String, String>,
+    deployments: HashMap<String, Arc<Deployment>>,
     routes: Vec<(tables::Route, Arc<Pool>)>,
 }
 
@@ -151,6 +157,8 @@ pub(crate) struct State {
 pub(crate) struct Group {
     pub(crate) table: tables::Group,
     pub(crate) members: Vec<Arc<Deployment>>,
+    /// Tags choose among them: without any there, what a client says of tags is its own affair.
+    pub(crate) tagged: bool,
     rules: Arc<Mutex<policy::Pool>>,
 }
 
@@ -162,8 +170,8 @@ pub(crate) struct Deployment {
     pub(crate) pool: Arc<Pool>,
     pub(crate) plain: Option<Url>,
     pub(crate) embeddings: Option<Url>,
-    /// It has refused to be asked for the usage of a stream.
-    pub(crate) tells_no_usage: AtomicBool,
+    /// It has refused `stream_options`.
+    pub(crate) refuses_options: AtomicBool,
 }
 
 impl State {
@@ -183,8 +191,12 @@ impl State {
             if !routes.iter().any(|(route, _)| *route == table.route) {
                 routes.push((table.route.clone(), Arc::clone(&pool)));
             }
-            let deployment = Deployment::new(table, pool).map_err(|why| format!("deployment {id}: {why}"))?;
-            if known.insert(id.clone(), Arc::new(deployment)).is_some() {
+            let same = before.and_then(|state| state.deployments.get(&id)).filter(|old| old.table == table);
+            let deployment = match same {
+                Some(same) => Arc::clone(same),
+                None => Deployment::new(table, pool).map(Arc::new).map_err(|why| format!("deployment {id}: {why}"))?,
+            };
+            if known.insert(id.clone(), deployment).is_some() {
                 return Err(format!("two deployments have the id {id}"));
             }
         }
@@ -200,6 +212,7 @@ impl State {
             groups: HashMap::new(),
             open: Vec::new(),
             aliases: aliases.into_iter().collect(),
+            deployments: HashMap::new(),
             routes,
         };
         for table in groups {
@@ -213,6 +226,7 @@ impl State {
             }
         }
         state.open.sort_by_key(|(beginning, _)| std::cmp::Reverse(beginning.len()));
+        state.deployments = known;
         Ok(state)
     }
 
@@ -246,7 +260,12 @@ fn pool_of(route: &tables::Route) -> Result<Pool, String> {
     let identity = route.cert.clone().map(|(certificates, key)| Identity { certificates, key });
     let trust = Trust::new(&authorities, identity.as_ref()).map_err(|error: io::Error| format!("TLS: {error}"))?;
     let proxy = route.proxy.as_deref().map(Proxy::parse).transpose().map_err(|error| error.message)?;
-    Ok(Pool::new(Route { proxy, trust: Arc::new(trust) }))
+    let http2 = match route.http2 {
+        tables::Http2::Never => Http2::Never,
+        tables::Http2::Negotiated => Http2::Negotiated,
+        tables::Http2::PriorKnowledge => Http2::Known,
+    };
+    Ok(Pool::speaking(Route { proxy, trust: Arc::new(trust) }, http2))
 }
 
 impl Group {
@@ -276,7 +295,8 @@ impl Group {
         };
         // Requests that are under way come back to what they were taken from.
         let rules = same.map_or_else(fresh, |old| Arc::clone(&old.rules));
-        Ok(Self { table, members, rules })
+        let tagged = members.iter().any(|member| !member.table.tags.is_empty());
+        Ok(Self { table, members, tagged, rules })
     }
 
     pub(crate) fn rules(&self) -> MutexGuard<'_, policy::Pool> {
@@ -291,8 +311,8 @@ impl Deployment {
         let url = |text: &str| Url::parse(text).map_err(|error| error.message);
         let plain = table.plain.as_ref().map(|plain| url(&plain.url)).transpose()?;
         let embeddings = table.embeddings.as_ref().map(|place| url(&place.url)).transpose()?;
-        let tells_no_usage = AtomicBool::new(false);
-        Ok(Self { table, family, dialect, pool, plain, embeddings, tells_no_usage })
+        let refuses_options = AtomicBool::new(false);
+        Ok(Self { table, family, dialect, pool, plain, embeddings, refuses_options })
     }
 
     fn rules(&self) -> policy::Deployment {

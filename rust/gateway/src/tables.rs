@@ -114,8 +114,21 @@ pub struct Place {
 pub struct Route {
     pub proxy: Option<String>,
     pub verify: Verify,
+    pub http2: Http2,
     /// Certificate chain and key.
     pub cert: Option<(PathBuf, PathBuf)>,
+}
+
+/// Where HTTP/2 is spoken.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Http2 {
+    #[default]
+    Never,
+    /// Within TLS, where the server chooses it.
+    Negotiated,
+    /// There, and without TLS always.
+    PriorKnowledge,
 }
 
 /// Whom to trust: the machine's authorities, nobody in particular, or those in files.
@@ -193,6 +206,9 @@ pub struct Settings {
     /// Seconds that a client has for the head of a request, and for its body.
     pub head_seconds: f64,
     pub body_seconds: f64,
+    /// In any minute retries may be this part of the requests, and a hundred more: when everything fails, they multiply
+    /// the load on what is overloaded already.
+    pub retry_budget: f64,
     /// Seconds without a word from the upstream after which the client gets one; 0: never.
     pub silence: f64,
     pub on_disconnect: OnDisconnect,
@@ -216,6 +232,7 @@ impl Default for Settings {
             max_head: 64 << 10,
             head_seconds: 10.0,
             body_seconds: 30.0,
+            retry_budget: 0.2,
             silence: 15.0,
             on_disconnect: OnDisconnect::Abort,
             drain_seconds: 60.0,

@@ -5,8 +5,9 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::TcpStream;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use penstock_engine::error::{Error, Kind};
@@ -16,12 +17,15 @@ use penstock_engine::transfer::{Body, Request, Step, Transfer};
 use penstock_engine::url::Url;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::coop;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::tables::Timeouts;
 
 /// Bytes that one read takes at most.
 const SCRATCH: usize = 64 << 10;
+/// As many small reads are the work of one that takes as much.
+const SHARES: usize = 16;
 
 thread_local! {
     /// Where reads go, so that no waiting stream holds a buffer of its own.
@@ -34,6 +38,8 @@ pub(crate) struct Upstream {
     // Before the transfer, which may close the socket or give it away: the registration must have ended by then.
     watches: Vec<Watch>,
     transfer: Transfer,
+    /// Where its connection may be shared.
+    ring: Option<Arc<Ring>>,
     /// There may be more to read though nothing says so: what was ready is used up, and not all was read.
     untried: bool,
     timer: Option<Timer>,
@@ -52,12 +58,35 @@ struct Watch {
     writable: bool,
 }
 
+/// How it is told, by whoever drives the connection that they share, that there is something for it.
+#[derive(Debug, Default)]
+struct Ring {
+    rung: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Ring {
+    fn ring(&self) {
+        self.rung.store(true, Ordering::Release);
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Whether it rang since it was last asked; else the task is woken when it does.
+    fn poll(&self, context: &Context<'_>) -> bool {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
+        self.rung.swap(false, Ordering::AcqRel)
+    }
+}
+
 impl Upstream {
     /// Sends a request and waits for the head of its response.
     pub(crate) async fn ask(
         pool: Arc<Pool>,
         url: Url,
-        headers: &[(String, String)],
+        headers: Vec<(String, String)>,
         body: Vec<u8>,
         timeouts: Timeouts,
         begun: Instant,
@@ -67,7 +96,11 @@ impl Upstream {
         let now = Instant::now();
         transfer.clocks.connect = after(now, timeouts.connect);
         transfer.clocks.due = earlier(after(now, timeouts.first_token), after(begun, timeouts.total));
-        let mut upstream = Self { watches: Vec::new(), transfer, untried: false, timer: None, timeouts, begun };
+        let ring: Option<Arc<Ring>> = transfer.may_share().then(Arc::default);
+        if let Some(ring) = ring.clone() {
+            transfer.on_ring(move || ring.ring());
+        }
+        let mut upstream = Self { watches: Vec::new(), transfer, ring, untried: false, timer: None, timeouts, begun };
         upstream.answered().await?;
         Ok(upstream)
     }
@@ -90,8 +123,8 @@ impl Upstream {
         }
         self.transfer.clocks.connect = None;
         self.transfer.clocks.idle = self.timeouts.idle.and_then(duration);
-        if self.transfer.is_over() {
-            self.watches.clear();
+        if self.transfer.is_over() || self.transfer.is_shared() {
+            self.leave();
         } else if !self.watches.is_empty() {
             watch(&mut self.watches, &self.transfer)?;
         }
@@ -119,10 +152,17 @@ impl Upstream {
         }
     }
 
+    /// Watches nothing: what it shares with others is theirs to watch.
+    fn leave(&mut self) {
+        // First, for the next one may be of this thread, which watches a socket once.
+        self.watches.clear();
+        self.transfer.rest();
+    }
+
     /// True when a socket is ready or a time has come, false when it only seemed so. What is seen to be ready is taken
     /// for used up: whoever is told tries until nothing more goes.
     fn poll_sockets(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, Error>> {
-        let mut ready = false;
+        let mut ready = self.ring.as_ref().is_some_and(|ring| ring.poll(context));
         for watch in &self.watches {
             if watch.readable
                 && let Poll::Ready(guard) = watch.socket.poll_read_ready(context)
@@ -156,6 +196,13 @@ impl Upstream {
         context: &mut Context<'_>,
         mut take: impl FnMut(&[u8]) -> T,
     ) -> Poll<Result<Option<T>, Error>> {
+        // A server may send faster than anybody reads: whoever reads to find something gives the others their turn.
+        let turn = ready!(coop::poll_proceed(context));
+        if self.transfer.is_shared() {
+            let taken = ready!(self.poll_shared(context, take));
+            turn.made_progress();
+            return Poll::Ready(taken);
+        }
         let Self { watches, transfer, untried, timer, .. } = self;
         BUFFER.with_borrow_mut(|buffer| {
             buffer.resize(SCRATCH, 0);
@@ -196,9 +243,48 @@ impl Upstream {
                     // The connection is somebody else's.
                     watches.clear();
                 }
+                turn.made_progress();
+                if transfer.is_pending() {
+                    for _ in 1..SHARES {
+                        let _ = coop::poll_proceed(context).map(|share| share.made_progress());
+                    }
+                }
                 return Poll::Ready(Ok(taken));
             }
         })
+    }
+
+    /// The same on a connection that others share.
+    fn poll_shared<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        mut take: impl FnMut(&[u8]) -> T,
+    ) -> Poll<Result<Option<T>, Error>> {
+        loop {
+            let taken = BUFFER.with_borrow_mut(|buffer| {
+                buffer.resize(SCRATCH, 0);
+                Ok(match self.transfer.read(buffer)? {
+                    Body::Data(data) => Some(Some(take(data))),
+                    Body::End => Some(None),
+                    Body::Wait => None,
+                })
+            });
+            match taken {
+                Ok(None) => {
+                    watch(&mut self.watches, &self.transfer)?;
+                    ready!(self.poll_sockets(context))?;
+                }
+                Ok(Some(taken)) => {
+                    // Whoever it is for may be long in coming back for more, and the others do not wait for that.
+                    self.leave();
+                    return Poll::Ready(Ok(taken));
+                }
+                Err(error) => {
+                    self.leave();
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
     }
 
     /// What `take` makes of the next bytes; None at the end.
@@ -219,11 +305,9 @@ impl Upstream {
     }
 
     /// So many bytes of the body, or what there is of them.
-    pub(crate) async fn most(&mut self, limit: usize) -> Vec<u8> {
-        let mut body = Vec::new();
+    pub(crate) async fn most(&mut self, limit: usize, body: &mut Vec<u8>) {
         while body.len() < limit && matches!(self.read(|data| body.extend_from_slice(data)).await, Ok(Some(()))) {}
         body.truncate(limit);
-        body
     }
 
     /// Whether the body was read to its end.

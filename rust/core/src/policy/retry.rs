@@ -100,6 +100,11 @@ impl Budget {
         Self { ratio, reserve, window: Window::new() }
     }
 
+    /// Another part from now on; what was counted stays.
+    pub fn limit(&mut self, ratio: f64) {
+        self.ratio = ratio;
+    }
+
     /// A request has come, which is no retry.
     pub fn request(&mut self, now: f64) {
         self.window.add(now, [1, 0], now);

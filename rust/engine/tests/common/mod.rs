@@ -180,7 +180,7 @@ pub(crate) fn through(proxy: &str, trust: Trust) -> Arc<Pool> {
 
 pub(crate) fn transfer(pool: &Arc<Pool>, url: &str, body: &[u8]) -> Transfer {
     let url = Url::parse(url).unwrap();
-    let request = Request::new("POST", &url, &[], body.to_vec()).unwrap();
+    let request = Request::new("POST", &url, Vec::new(), body.to_vec()).unwrap();
     let mut transfer = Transfer::new(pool.clone(), request, url, true);
     transfer.clocks.due = Some(Instant::now() + LONG); // no test hangs
     transfer
