@@ -148,14 +148,19 @@ def answer(connection: socket.socket, body: bytes) -> None:
 # What is asked of the upstream ----------------------------------------------------------------------------------------
 
 
-def picky(connection: socket.socket, body: bytes) -> None:
-    """Does not know `stream_options`."""
-    if "stream_options" not in json.loads(body):
-        answer(connection, body)
-        return
-    time.sleep(0.2)  # so that several are refused at the same time
+def picky(together: int) -> Say:
+    """Does not know `stream_options`, and says so to so many at the same time."""
+    barrier = threading.Barrier(together, timeout=20)
     error = {"error": {"message": "unknown field stream_options", "type": "invalid_request_error"}}
-    connection.sendall(head(400, "application/json") + json.dumps(error).encode())
+
+    def say(connection: socket.socket, body: bytes) -> None:
+        if "stream_options" not in json.loads(body):
+            answer(connection, body)
+            return
+        barrier.wait()
+        connection.sendall(head(400, "application/json") + json.dumps(error).encode())
+
+    return say
 
 
 def plan(proxy: Proxy, jobs: int) -> threading.Thread:
@@ -179,7 +184,7 @@ def plan(proxy: Proxy, jobs: int) -> threading.Thread:
 @pytest.mark.parametrize("model", ["m", "planned"])
 def test_stream_options_are_refused_once(start: Start, model: str) -> None:
     """By however many requests at the same time; from then on nobody sends them, after a reload neither."""
-    proxy = start(picky)
+    proxy = start(picky(4))
     planner = plan(proxy, 8 + 2) if model == "planned" else None
     options = {"include_usage": True, "include_obfuscation": False}
     with ThreadPoolExecutor(4) as pool:
@@ -219,18 +224,18 @@ def test_retries_are_a_part_of_the_requests(start: Start) -> None:
 def test_one_clock_for_all_attempts(start: Start) -> None:
     def say(connection: socket.socket, body: bytes) -> None:
         if len(proxy.upstream.asked) == 2:
-            time.sleep(5)
-        connection.sendall(head(500, "application/json", "retry-after-ms: 200") + b"{}")
+            time.sleep(8)
+        connection.sendall(head(500, "application/json", "retry-after-ms: 1500") + b"{}")
 
     proxy = start(say)
     proxy.tables["groups"][0]["max_retries"] = 5
-    for total, attempts, status in ((0.15, 1, 500), (0.6, 2, 504)):
+    for total, attempts, status in ((1.0, 1, 500), (3.0, 2, 504)):
         proxy.upstream.asked.clear()
         proxy.tables["deployments"][0] |= {"timeouts": {"total": total}, "allowed_fails": None}
         proxy.gateway.reload(json.dumps(proxy.tables).encode())
         began = time.monotonic()
         assert proxy.ask().status_code == status
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < total + 2
         assert len(proxy.upstream.asked) == attempts
 
 
@@ -456,14 +461,14 @@ def test_who_reads_on_for_a_client_waits_for_the_first_token_once(start: Start) 
         connection.sendall(head() + role + b"\n\n")
         time.sleep(0.4)
         connection.sendall(first[0] + b"\n\n")
-        time.sleep(1.0)
+        time.sleep(2.5)
         connection.sendall(first[1].replace(b"}]}", b'}],"usage":' + usage + b"}") + b"\n\ndata: [DONE]\n\n")
 
     proxy = start(say, on_disconnect="drain")
-    proxy.tables["deployments"][0]["timeouts"] = {"first_token": 0.8}
+    proxy.tables["deployments"][0]["timeouts"] = {"first_token": 2.0}
     proxy.gateway.reload(json.dumps(proxy.tables).encode())
     with proxy.client.stream("POST", "/v1/chat/completions", json={"model": "m", "messages": MESSAGES, "stream": True}):
         pass
     (row,) = proxy.rows(1)
     assert (row["outcome"], row["total_tokens"], row["usage_complete"]) == ("left", 5, True)
-    assert 0.3 < row["first_token"] < 0.9
+    assert 0.3 < row["first_token"] < 2
