@@ -472,3 +472,36 @@ def test_who_reads_on_for_a_client_waits_for_the_first_token_once(start: Start) 
     (row,) = proxy.rows(1)
     assert (row["outcome"], row["total_tokens"], row["usage_complete"]) == ("left", 5, True)
     assert 0.3 < row["first_token"] < 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_is_cut_at_the_end_did_not_go(start: Start, stream: bool) -> None:
+    """An answer that has not begun when the time for it is over."""
+    asked = threading.Event()
+
+    def say(connection: socket.socket, body: bytes) -> None:
+        asked.set()
+        connection.recv(1)  # until the gateway goes
+
+    proxy = start(say)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(proxy.ask, stream=stream)
+        assert asked.wait(20)
+        assert proxy.gateway.drain(0.1) == 1
+        proxy.gateway.close()
+        with suppress(httpx.TransportError):
+            assert waiting.result(20).status_code == 503
+    [row] = proxy.rows(1)
+    assert (row["outcome"], row["status"], row["error"]) == ("cut", 503, "ServiceUnavailableError")
+
+
+def test_why_nobody_answered_is_in_the_books(start: Start) -> None:
+    proxy = start(answer)
+    proxy.upstream.close()
+    answered = proxy.ask()
+    assert answered.status_code == 502
+    [row] = proxy.rows(1)
+    [tried] = row["attempts"]
+    assert (tried["error"], tried["status"]) == ("APIConnectionError", None)
+    assert str(proxy.upstream.port) in tried["reason"]
+    assert tried["reason"] in answered.json()["error"]["message"]

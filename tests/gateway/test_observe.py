@@ -88,6 +88,14 @@ def test_what_others_wrote_begins_no_line_of_its_own_and_steers_no_terminal(form
         assert json.loads(said)["group"] == "fast\n200 forged \x1b[2J\x9b\u2028"
 
 
+def test_why_nobody_answered_is_told(row: Row) -> None:
+    tried = [{"deployment": "fast-1", "status": None, "error": "APIConnectionError", "reason": "refused", "seconds": 0}]
+    failed = row(attempts=tried, outcome="failed", error="APIConnectionError", status=502)
+    assert json.loads(line("json", failed))["reason"] == "refused"
+    assert " failed APIConnectionError (refused) " in line("console", failed)
+    assert "refused" not in line("console", row(attempts=tried))
+
+
 class Closed(io.StringIO):
     def write(self, text: str) -> int:
         raise BrokenPipeError(32, "Broken pipe")

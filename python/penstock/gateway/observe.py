@@ -92,6 +92,9 @@ def _json(row: Mapping[str, Any], name: str | None) -> str:
     line |= {field: value for field in LOGGED if (value := row.get(field)) is not None}
     if name is not None:
         line["key_name"] = name
+    reason = _reason(row)
+    if reason is not None:
+        line["reason"] = reason
     tried = row.get("attempts") or ()
     if len(tried) > 1:
         line["attempts"] = [
@@ -118,11 +121,19 @@ def _console(row: Mapping[str, Any], name: str | None) -> str:
         line += f" key={name}"
     if told.outcome != "complete":
         line += "".join(f" {part}" for part in (told.outcome, told.error) if part)
+        reason = _reason(row)
+        line += f" ({reason})" if reason else ""
     tried = told.attempts.count('"deployment"')  # JSON: within a name the quotes would be escaped
     if tried > 1:
         line += f" {tried} attempts"
     line += f" {told.id}"
     return line if line.isprintable() else line.translate(_TAME)
+
+
+def _reason(row: Mapping[str, Any]) -> str | None:
+    """Why the last upstream did not answer, if it did not."""
+    tried = row.get("attempts") if row.get("outcome") in ("failed", "cut") else None
+    return tried[-1].get("reason") if tried else None
 
 
 @lru_cache(64)

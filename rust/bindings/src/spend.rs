@@ -94,11 +94,14 @@ impl SpendRow {
 }
 
 fn told<'py>(py: Python<'py>, attempt: &Attempt) -> PyResult<Bound<'py, PyDict>> {
-    let Attempt { deployment, status, error, seconds } = attempt;
+    let Attempt { deployment, status, error, reason, seconds } = attempt;
     let told = PyDict::new(py);
     told.set_item("deployment", deployment)?;
     told.set_item("status", status)?;
     told.set_item("error", error)?;
+    if let Some(reason) = reason {
+        told.set_item("reason", reason)?;
+    }
     told.set_item("seconds", seconds)?;
     Ok(told)
 }

@@ -9,6 +9,7 @@ use penstock_core::policy::pool::{Lease, Outcome};
 use penstock_core::usage::Usage;
 
 use crate::ask::Ask;
+use crate::body::ending;
 use crate::keys::Hold;
 use crate::ledger::{Attempt, Row};
 use crate::problem::Problem;
@@ -16,6 +17,9 @@ use crate::state::{Deployment, Group, Shared, unix_time};
 
 /// The status in the books of a request whose client did not wait for one.
 const LEFT: u16 = 499;
+
+/// Characters that are kept of why an upstream did not answer.
+const REASON: usize = 200;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +103,8 @@ impl Account {
             deployment: deployment.table.id.clone(),
             status,
             error: error.map(|error| error.class.name()),
+            // What an upstream answered is for its client to read: here it is why there was no answer.
+            reason: error.filter(|_| status.is_none()).map(|error| error.message.chars().take(REASON).collect()),
             seconds: from.elapsed().as_secs_f64(),
         });
     }
@@ -158,6 +164,12 @@ impl Drop for Account {
     fn drop(&mut self) {
         let shared = &self.shared;
         self.row.seconds = self.begun.elapsed().as_secs_f64();
+        if self.row.outcome == Ending::Left.name() && shared.cutting.load(Ordering::Acquire) {
+            // It did not go: it was sent away.
+            let problem = Problem::from(ending());
+            (self.row.outcome, self.row.status, self.row.error) =
+                (Ending::Cut.name(), problem.status, Some(problem.name()));
+        }
         let key = self.hold.as_ref().map(Hold::key);
         if let Some(hold) = self.hold.take() {
             let tokens = self.row.total_tokens.filter(|_| self.row.usage_complete);

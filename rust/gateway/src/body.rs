@@ -567,7 +567,7 @@ impl Streamed {
 }
 
 #[cold]
-fn ending() -> Error {
+pub(crate) fn ending() -> Error {
     Error::new(Class::ServiceUnavailable, "the proxy is being shut down")
 }
 

@@ -75,6 +75,9 @@ pub struct Attempt {
     pub deployment: String,
     pub status: Option<u16>,
     pub error: Option<&'static str>,
+    /// Why there was no answer at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     pub seconds: f64,
 }
 

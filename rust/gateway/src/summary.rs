@@ -485,8 +485,13 @@ mod tests {
     #[test]
     fn a_request_is_counted_by_its_group_its_key_and_its_attempts() {
         let mut summary = Summary::default();
-        let attempt =
-            |deployment: &str, error| Attempt { deployment: deployment.to_owned(), status: None, error, seconds: 0.25 };
+        let attempt = |deployment: &str, error| Attempt {
+            deployment: deployment.to_owned(),
+            status: None,
+            error,
+            reason: None,
+            seconds: 0.25,
+        };
         let complete = Row {
             key: Some("k".to_owned()),
             deployment: Some("b".to_owned()),
