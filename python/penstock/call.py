@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode, urlsplit
 
@@ -396,19 +396,12 @@ def plan(operation: Operation, model: str, given_input: Any, stream: bool | None
         allowed_openai_params=options.get("allowed_openai_params") or (),
     )
 
-    def asking(asked: Any, more: Mapping[str, Any]) -> dict[str, Any]:
-        body = operation.build(provider, model, asked, parameters, stream=stream)
-        set_fields(body, provider, named)
-        return {**body, **more, **(options.get("extra_body") or {})}
-
+    asking = partial(_asking, operation, provider, model, parameters, named, options.get("extra_body") or {}, stream)
     body = asking(given_input, {})
     on_stream_cut, rest_of = options.get("on_stream_cut") or "raise", None
     if on_stream_cut != "raise":
         prefill = _resumable(provider, model, on_stream_cut, stream, given, options)
-        if prefill is not None:
-
-            def rest_of(said: str) -> dict[str, Any]:
-                return asking([*given_input, {"role": "assistant", "content": said, **prefill.message}], prefill.body)
+        rest_of = partial(_rest_of, asking, given_input, prefill) if prefill is not None else None
 
     form = given.get("response_format")
     retries = one_of(options, "max_retries", "num_retries")
@@ -441,6 +434,30 @@ def plan(operation: Operation, model: str, given_input: Any, stream: bool | None
         client=options.get("client"),
         mock=options.get("mock_response"),
     )
+
+
+def _asking(
+    operation: Operation,
+    provider: Provider,
+    model: str,
+    parameters: Mapping[str, Any],
+    values: Mapping[str, str],
+    extra_body: Mapping[str, Any],
+    stream: bool,
+    asked: Any,
+    more: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The request body."""
+    body = operation.build(provider, model, asked, parameters, stream=stream)
+    set_fields(body, provider, values)
+    return {**body, **more, **extra_body}
+
+
+def _rest_of(
+    asking: Callable[[Any, Mapping[str, Any]], dict[str, Any]], messages: Sequence[Any], prefill: Prefill, said: str
+) -> dict[str, Any]:
+    """The request body that asks for the rest of an answer."""
+    return asking([*messages, {"role": "assistant", "content": said, **prefill.message}], prefill.body)
 
 
 def _estimate(model: str, messages: Any, given: Mapping[str, Any], keep_partial: bool) -> "Estimate":
@@ -496,16 +513,17 @@ def one_of(options: Mapping[str, Any], name: str, alias: str) -> Any:
     return other if value is None else value
 
 
+DIRECT = Route()
+"""That of a call which says nothing of it."""
+
+
 def _route(base_url: str, options: Mapping[str, Any]) -> Route:
-    verify = options.get("verify")
+    proxy, verify, cert, http2 = map(options.get, ("proxy", "verify", "cert", "http2"))
+    if proxy is verify is cert is http2 is None:
+        return DIRECT
     if verify is False:
         warnings.warn(f"verify=False: anybody may answer in place of {base_url}, and is sent the key", stacklevel=2)
-    return Route(
-        options.get("proxy"),
-        True if verify is None else verify,
-        options.get("cert"),
-        http2=http2_of(options.get("http2")),
-    )
+    return Route(proxy, True if verify is None else verify, cert, http2=http2_of(http2))
 
 
 def check_keywords(operation: Operation, provider: Provider, options: Mapping[str, Any]) -> None:
