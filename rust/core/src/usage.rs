@@ -168,31 +168,39 @@ impl Usage {
             ("accepted_prediction_tokens", counts.accepted_prediction),
             ("rejected_prediction_tokens", counts.rejected_prediction),
         ];
-        self.write_details(out, ["prompt_tokens_details", "input_tokens_details"], &prompt);
-        self.write_details(out, ["completion_tokens_details", "output_tokens_details"], &completion);
-        write_others(out, self.reported(), &|key| SAID.contains(&key));
+        let reported = fields(self.reported());
+        write_details(out, &reported, ["prompt_tokens_details", "input_tokens_details"], &prompt);
+        write_details(out, &reported, ["completion_tokens_details", "output_tokens_details"], &completion);
+        write_others(out, &reported, &|key| SAID.contains(&key));
         out.push(b'}');
     }
 
     fn reported(&self) -> &[u8] {
         self.merged.as_ref().unwrap_or(&self.raw)
     }
+}
 
-    /// `names` are the target's and another that means the same.
-    fn write_details(&self, out: &mut Vec<u8>, names: [&'static str; 2], counts: &[(&'static str, Option<u64>)]) {
-        let [name, _] = names;
-        let reported = names
-            .into_iter()
-            .find_map(|name| field(self.reported(), name.as_bytes()).filter(|json| json.starts_with(b"{")));
-        if reported.is_none() && counts.iter().all(|(_, count)| count.is_none()) {
-            return;
-        }
-        begin(out, Str::plain(name));
-        out.push(b'{');
-        write_counts(out, counts);
-        write_others(out, reported.unwrap_or_default(), &|key| counts.iter().any(|(name, _)| name.as_bytes() == key));
-        out.push(b'}');
+/// `names` are the target's and another that means the same.
+fn write_details(
+    out: &mut Vec<u8>,
+    reported: &[(Str<'_>, &[u8])],
+    names: [&'static str; 2],
+    counts: &[(&'static str, Option<u64>)],
+) {
+    let [name, _] = names;
+    let details = names.into_iter().find_map(|name| {
+        let (_, json) = reported.iter().rfind(|(key, _)| *key.bytes() == *name.as_bytes())?;
+        json.starts_with(b"{").then_some(*json)
+    });
+    if details.is_none() && counts.iter().all(|(_, count)| count.is_none()) {
+        return;
     }
+    begin(out, Str::plain(name));
+    out.push(b'{');
+    write_counts(out, counts);
+    let others = fields(details.unwrap_or_default());
+    write_others(out, &others, &|key| counts.iter().any(|(name, _)| name.as_bytes() == key));
+    out.push(b'}');
 }
 
 /// Appends a comma where one is due, and the key.
@@ -213,29 +221,24 @@ fn write_counts(out: &mut Vec<u8>, counts: &[(&'static str, Option<u64>)]) {
     }
 }
 
-/// Appends the fields of the object `json` that `said` does not know.
-fn write_others(out: &mut Vec<u8>, json: &[u8], said: &dyn Fn(&[u8]) -> bool) {
-    // The text was read as JSON when the report came in: this cannot fail.
-    let _ = Cursor::new(json).object(|cursor, key| {
-        let value = cursor.skip()?;
+/// Appends the fields that `said` does not know.
+fn write_others(out: &mut Vec<u8>, fields: &[(Str<'_>, &[u8])], said: &dyn Fn(&[u8]) -> bool) {
+    for (key, json) in fields {
         if !said(&key.bytes()) {
-            begin(out, key);
-            write_json(out, value);
+            begin(out, *key);
+            write_json(out, json);
         }
-        Ok(())
-    });
+    }
 }
 
-fn field<'a>(json: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let mut found = None;
+/// The fields of an object. Its text was read as JSON when the report came in: this cannot fail.
+fn fields(json: &[u8]) -> Vec<(Str<'_>, &[u8])> {
+    let mut fields = Vec::new();
     let _ = Cursor::new(json).object(|cursor, key| {
-        let value = cursor.skip()?;
-        if *key.bytes() == *name {
-            found = Some(value);
-        }
+        fields.push((key, cursor.skip()?));
         Ok(())
     });
-    found
+    fields
 }
 
 /// What a report does to those before it, where it does not simply replace them.
