@@ -19,7 +19,7 @@ from penstock import (
     acompletion,
     completion,
 )
-from penstock.call import CHAT, Options
+from penstock.call import CHAT, Options, plan
 from penstock.providers.registry import ROWS, RowOptions
 from penstock.wire import Parameters
 from penstock.wire.schema import strict_schema
@@ -406,3 +406,14 @@ def test_a_model_with_its_own_schema_is_made_strict() -> None:
 @pytest.mark.parametrize("wrong", [int, dict])
 def test_a_type_without_a_schema(wrong: type) -> None:
     assert "response_format" in refused(response_format=wrong).message
+
+
+def test_variables_count_as_they_are_when_a_call_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    for version in ("1", "2"):
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://localhost/v{version}")
+        monkeypatch.setenv("OPENAI_API_KEY", f"k{version}")
+        monkeypatch.setenv("OPENAI_ORGANIZATION", f"o{version}")
+        call = plan(CHAT, "openai/gpt-4o", [], False, {})
+        assert call.url == f"http://localhost/v{version}/chat/completions"
+        assert call.headers["authorization"] == f"Bearer k{version}"
+        assert call.headers["openai-organization"] == f"o{version}"

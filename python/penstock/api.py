@@ -211,9 +211,11 @@ def stream_chunk_builder(
 
 def _routes(model: str, options: Mapping[str, Any], name: str) -> list[tuple[str, dict[str, Any]]]:
     """The models to ask in turn, with their options: those of the call, changed by the fallback's own."""
+    if not options.get(name):
+        return []
     common = {key: value for key, value in options.items() if key not in ("fallbacks", "content_policy_fallbacks")}
     routes = []
-    for fallback in options.get(name) or ():
+    for fallback in options[name]:
         changed = {"model": fallback} if isinstance(fallback, str) else dict(fallback)
         routes.append((changed.pop("model", model), {**common, **changed}))
     return routes

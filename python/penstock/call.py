@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode, urlsplit
 
@@ -26,6 +27,8 @@ from .wire import ANSWER_TOOL, Parameters, Unformatted, builder, encode, select,
 
 if TYPE_CHECKING:
     from .counting import Estimate
+
+USER_AGENT = f"penstock/{__version__}"
 
 REFUSED_STATUS = (400, 422, 424)
 """Of a server that does not know a parameter; the last is told by what stands between it and the caller."""
@@ -76,7 +79,7 @@ class Options(Parameters, UnformattedOptions, total=False):
     """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Operation:
     """A kind of call: what differs between chat, text completions and embeddings. All else is the same for them.
 
@@ -351,14 +354,15 @@ def plan(operation: Operation, model: str, given_input: Any, stream: bool | None
     values: Mapping[str, str] = settings(provider, options, os.environ)
     given_base = api_base or first_set(os.environ, provider.base_env)
     provider, model, values = vary(provider, model, given_base, values, options.get("api_key"))
-    provider, base_url = base_of(provider, api_base, {**values, "model": model}, os.environ)
+    named = {**values, "model": model}
+    provider, base_url = base_of(provider, given_base, named, {})
     for name in ("api_version", "organization"):
         if options.get(name) is not None and name not in values and not drop_params:
             raise UnsupportedParamsError(f"{provider.slug} has no {name}", param=name, provider=provider.slug)
     path = operation.path(provider, stream)
     if path is None:
         raise BadRequestError(f"{provider.slug} has no {operation.name}", param="model", provider=provider.slug)
-    url = base_url + fill(provider, path, {**values, "model": model}, safe=provider.path_safe)
+    url = base_url + fill(provider, path, named, safe=provider.path_safe)
     if options.get("extra_query"):
         url += ("&" if "?" in url else "?") + urlencode(options["extra_query"], doseq=True)
 
@@ -371,7 +375,7 @@ def plan(operation: Operation, model: str, given_input: Any, stream: bool | None
     headers = {
         "accept": "text/event-stream" if stream else "application/json",
         "content-type": "application/json",
-        "user-agent": f"penstock/{__version__}",
+        "user-agent": USER_AGENT,
         **provider.headers,
         **setting_headers(provider, values),
         **(credential.headers if credential is not None else {}),
@@ -381,7 +385,7 @@ def plan(operation: Operation, model: str, given_input: Any, stream: bool | None
         headers["accept-encoding"] = "identity"
     headers.update({name.lower(): str(value) for name, value in (options.get("extra_headers") or {}).items()})
 
-    given = {name: options[name] for name in operation.parameters if options.get(name) is not None}
+    given = {name: value for name, value in options.items() if value is not None and name in operation.parameters}
     if "stream_options" in given and not stream:
         raise BadRequestError("stream_options needs stream=True", param="stream_options", provider=provider.slug)
     parameters = select(
@@ -392,19 +396,12 @@ def plan(operation: Operation, model: str, given_input: Any, stream: bool | None
         allowed_openai_params=options.get("allowed_openai_params") or (),
     )
 
-    def asking(asked: Any, more: Mapping[str, Any]) -> dict[str, Any]:
-        body = operation.build(provider, model, asked, parameters, stream=stream)
-        set_fields(body, provider, {**values, "model": model})
-        return {**body, **more, **(options.get("extra_body") or {})}
-
+    asking = partial(_asking, operation, provider, model, parameters, named, options.get("extra_body") or {}, stream)
     body = asking(given_input, {})
     on_stream_cut, rest_of = options.get("on_stream_cut") or "raise", None
     if on_stream_cut != "raise":
         prefill = _resumable(provider, model, on_stream_cut, stream, given, options)
-        if prefill is not None:
-
-            def rest_of(said: str) -> dict[str, Any]:
-                return asking([*given_input, {"role": "assistant", "content": said, **prefill.message}], prefill.body)
+        rest_of = partial(_rest_of, asking, given_input, prefill) if prefill is not None else None
 
     form = given.get("response_format")
     retries = one_of(options, "max_retries", "num_retries")
@@ -437,6 +434,30 @@ def plan(operation: Operation, model: str, given_input: Any, stream: bool | None
         client=options.get("client"),
         mock=options.get("mock_response"),
     )
+
+
+def _asking(
+    operation: Operation,
+    provider: Provider,
+    model: str,
+    parameters: Mapping[str, Any],
+    values: Mapping[str, str],
+    extra_body: Mapping[str, Any],
+    stream: bool,
+    asked: Any,
+    more: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The request body."""
+    body = operation.build(provider, model, asked, parameters, stream=stream)
+    set_fields(body, provider, values)
+    return {**body, **more, **extra_body}
+
+
+def _rest_of(
+    asking: Callable[[Any, Mapping[str, Any]], dict[str, Any]], messages: Sequence[Any], prefill: Prefill, said: str
+) -> dict[str, Any]:
+    """The request body that asks for the rest of an answer."""
+    return asking([*messages, {"role": "assistant", "content": said, **prefill.message}], prefill.body)
 
 
 def _estimate(model: str, messages: Any, given: Mapping[str, Any], keep_partial: bool) -> "Estimate":
@@ -492,29 +513,29 @@ def one_of(options: Mapping[str, Any], name: str, alias: str) -> Any:
     return other if value is None else value
 
 
+DIRECT = Route()
+"""That of a call which says nothing of it."""
+
+
 def _route(base_url: str, options: Mapping[str, Any]) -> Route:
-    verify = options.get("verify")
+    proxy, verify, cert, http2 = map(options.get, ("proxy", "verify", "cert", "http2"))
+    if proxy is verify is cert is http2 is None:
+        return DIRECT
     if verify is False:
         warnings.warn(f"verify=False: anybody may answer in place of {base_url}, and is sent the key", stacklevel=2)
-    return Route(
-        options.get("proxy"),
-        True if verify is None else verify,
-        options.get("cert"),
-        http2=http2_of(options.get("http2")),
-    )
+    return Route(proxy, True if verify is None else verify, cert, http2=http2_of(http2))
 
 
 def check_keywords(operation: Operation, provider: Provider, options: Mapping[str, Any]) -> None:
     """Refuses keywords that mean nothing here, so that nothing misspelled is sent, or left out, in silence."""
-    own = provider.keywords()
-    known = operation.parameters | operation.options
+    known = _keywords(operation, provider)
     for name in options:
-        if name in known or name in own:
+        if name in known:
             continue
         owners = [row.slug for row in ROWS if name in row.keywords()]
         if owners:
             raise BadRequestError(f"{name} is a keyword of {', '.join(owners)}, not of {provider.slug}", param=name)
-        nearest = get_close_matches(name, [*known, operation.subject, "model", "stream", *own], n=1)
+        nearest = get_close_matches(name, [*known, operation.subject, "model", "stream"], n=1)
         hint = f"did you mean {nearest[0]}? " if nearest else ""
         raise BadRequestError(
             f"unknown keyword {name}: {hint}extra_body={{{name!r}: ...}} sends it as it is",
@@ -523,3 +544,9 @@ def check_keywords(operation: Operation, provider: Provider, options: Mapping[st
         )
     if options.get("transport") not in (None, "native", "httpx"):
         raise BadRequestError(f"transport must be 'native' or 'httpx', not {options['transport']!r}", param="transport")
+
+
+@lru_cache(maxsize=256)
+def _keywords(operation: Operation, provider: Provider) -> frozenset[str]:
+    """Every keyword that a call knows."""
+    return operation.parameters | operation.options | provider.keywords()

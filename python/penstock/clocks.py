@@ -75,7 +75,7 @@ class Timeouts:
         A number is the limit for the first token and for each silence; without streaming it is the limit for all.
         """
         if timeout is None:
-            return cls()
+            return UNTOLD
         if isinstance(timeout, cls):
             return timeout
         if isinstance(timeout, int | float) and not isinstance(timeout, bool):
@@ -86,6 +86,10 @@ class Timeouts:
         if hasattr(timeout, "read") and hasattr(timeout, "connect"):
             return cls(connect=timeout.connect, first_token=timeout.read, idle=timeout.read)
         raise BadRequestError(f"timeout must be a number of seconds or Timeouts, not {timeout!r}", param="timeout")
+
+
+UNTOLD = Timeouts()
+"""Those of a call that says nothing of time."""
 
 
 class Watch:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from . import transport
@@ -152,6 +153,7 @@ def _check_input(given: Any) -> None:
         raise BadRequestError("input must be a text or a list of texts", param="input")
 
 
+@lru_cache(maxsize=256)
 def _embed_row(provider: Provider) -> Provider:
     lacks = embeddings.LACKS.get(provider.family, frozenset())
     return replace(provider, renames={}, spellings={}, unsupported=lacks)
@@ -194,6 +196,7 @@ def _check_prompt(prompt: Any) -> None:
         raise BadRequestError("prompt must be a text, a list of texts, or tokens", param="prompt")
 
 
+@lru_cache(maxsize=256)
 def _text_row(provider: Provider) -> Provider:
     # The older endpoint has its own names: what a row renames and lacks is that of chat.
     return replace(provider, renames={}, spellings={}, unsupported=frozenset())

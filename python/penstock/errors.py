@@ -41,12 +41,12 @@ class Headers(dict[str, str]):
     @classmethod
     def of(cls, pairs: "Iterable[tuple[str, str]]") -> "Self":
         """Headers from (name, value) pairs, without `set-cookie`: errors get logged, and a session is a secret."""
-        headers = cls()
+        headers: dict[str, str] = {}
         for written, value in pairs:
             name = written.lower()
-            if name != "set-cookie":
-                headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        return headers
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        headers.pop("set-cookie", None)
+        return cls(headers)
 
     def __getitem__(self, name: str) -> str:
         return super().__getitem__(name.lower())

@@ -4,6 +4,7 @@ Never in it: keys, headers, queries, messages and answers. Errors are repeated a
 """
 
 import sys
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
 def logger() -> "logging.Logger | None":
     """The logger, if anybody can listen to it."""
     logging: Any = sys.modules.get("logging")
-    found: logging.Logger | None = logging.getLogger("penstock") if logging is not None else None
+    return _logger_of(logging) if logging is not None else None
+
+
+@lru_cache(maxsize=1)
+def _logger_of(module: Any) -> "logging.Logger":
+    """Cached: `getLogger` takes a lock, and gives the same one every time."""
+    found: logging.Logger = module.getLogger("penstock")
     return found
 
 

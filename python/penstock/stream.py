@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, Never, Self
 from weakref import WeakSet
@@ -50,7 +51,7 @@ STREAMS = frozenset(
 
 DOCUMENT = "application/json"
 
-SPOKEN = ("content", "reasoning_content", "tool_calls", "refusal", "function_call", "audio")
+SPOKEN = attrgetter("content", "reasoning_content", "tool_calls", "refusal", "function_call", "audio")
 """The fields of a delta that hold tokens."""
 
 EVENTS = (b"data:", b"event:", b"id:", b"retry:", b":")
@@ -467,7 +468,7 @@ def is_event(data: bytes) -> bool:
 
 def speaks(chunk: Any) -> bool:
     """Whether a chunk, or a piece of text, brings content, reasoning or a piece of a tool call."""
-    return isinstance(chunk, str) or any(getattr(choice.delta, name) for choice in chunk.choices for name in SPOKEN)
+    return isinstance(chunk, str) or any(any(SPOKEN(choice.delta)) for choice in chunk.choices)
 
 
 def text_of(item: Any) -> str:

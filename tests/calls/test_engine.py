@@ -15,7 +15,7 @@ import time
 import weakref
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -492,18 +492,6 @@ def test_a_file_that_holds_no_certificate_is_named(ask: Any, tmp_path: Path) -> 
     (tmp_path / "bundle.pem").write_text("nothing")
     with pytest.raises(BadRequestError, match=r"bundle\.pem.*PEM"):
         ask("https://127.0.0.1:9/v1", verify=str(tmp_path / "bundle.pem"))
-
-
-def test_the_connection_that_waited_longest_makes_room_for_the_last() -> None:
-    def ask(up: Upstream) -> Any:
-        completion("openai/hello", MESSAGES, api_key="k", api_base=up.base_url, transport="native")
-        return up
-
-    with ExitStack() as stack:
-        ups = [ask(stack.enter_context(Upstream())) for _ in range(102)]
-        last = ask(ups[-1]).stats()["connections"]
-        assert last == {"opened": 1, "open": 1}
-        ups[0].wait(lambda stats: stats["connections"]["open"] == 0)
 
 
 def test_no_more_files(up: Upstream) -> None:

@@ -3,6 +3,7 @@
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
@@ -117,6 +118,7 @@ def _ways(provider: Provider) -> str:
     return f"pass {' or '.join(keywords)}" + "".join(f" or set {name}" for name in variables)
 
 
+@lru_cache(maxsize=256)
 def _stays_home(provider: Provider, base_url: str) -> None:
     """Refuses to send a key that the caller did not pass for this call to the host of another vendor."""
     host = urlsplit(base_url).hostname or ""

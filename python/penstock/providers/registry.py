@@ -113,7 +113,7 @@ class Prefill:
     body: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Variant:
     """Where some calls to a provider go instead.
 
@@ -151,9 +151,11 @@ class Variant:
     body: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Provider:
     """One provider: where it is, how it is spoken to, and how it differs within its family.
+
+    Rows are equal if they are the same one, so that what follows from a row can be cached by it.
 
     slug, aliases: what stands before the slash in `model`.
     models: how the bare names begin that mean this provider without a slash.

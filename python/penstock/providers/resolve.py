@@ -66,7 +66,10 @@ def _unknown(name: str, param: str) -> BadRequestError:
 
 def first_set(environ: Mapping[str, str], names: tuple[str, ...]) -> str | None:
     """The value of the first of these variables that is set and not empty."""
-    return next((value for name in names if (value := environ.get(name))), None)
+    for name in names:
+        if value := environ.get(name):
+            return value
+    return None
 
 
 def settings(provider: Provider, given: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
@@ -81,8 +84,10 @@ def settings(provider: Provider, given: Mapping[str, Any], environ: Mapping[str,
         if value is not None:
             values[setting.keyword] = json.dumps(dict(value)) if isinstance(value, Mapping) else str(value)
     for setting in provider.settings:
-        holder, name = setting.within or ("", "")
-        if setting.keyword not in values and holder in values:
+        if setting.within is None or setting.keyword in values:
+            continue
+        holder, name = setting.within
+        if holder in values:
             value = document(values[holder], holder).get(name)
             if isinstance(value, str):
                 values[setting.keyword] = value
@@ -140,13 +145,18 @@ def vary(
             continue
         if variant.sends is not None:
             model = variant.sends.format(**found.groupdict(), model=model)
-        changes = {name: value for name in VARIED if (value := getattr(variant, name)) is not None}
-        if "chat_path" in changes:
-            changes.setdefault("stream_path", None)
-        if "family" in changes:
-            changes.setdefault("dialect", {})
-        return replace(provider, **changes), model, {**values, **found.groupdict()}
+        return _varied(provider, variant), model, {**values, **found.groupdict()}
     return provider, model, values
+
+
+@lru_cache(maxsize=256)
+def _varied(provider: Provider, variant: Variant) -> Provider:
+    changes = {name: value for name in VARIED if (value := getattr(variant, name)) is not None}
+    if "chat_path" in changes:
+        changes.setdefault("stream_path", None)
+    if "family" in changes:
+        changes.setdefault("dialect", {})
+    return replace(provider, **changes)
 
 
 def base_of(
@@ -166,7 +176,12 @@ def base_of(
             )
         own = provider.base_url if isinstance(provider.base_url, str) else provider.base_url(values)
         return provider, fill(provider, own, values)
-    base = base.rstrip("/")
+    return _at(provider, base.rstrip("/"))
+
+
+@lru_cache(maxsize=256)
+def _at(provider: Provider, base: str) -> tuple[Provider, str]:
+    """The row to speak by at a base URL that was given."""
     parts = urlsplit(base)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise BadRequestError(
@@ -189,12 +204,19 @@ def fill(provider: Provider, template: str, values: Mapping[str, str], *, safe: 
     Raises:
         BadRequestError: a setting without a value.
     """
-    for _, name, _, _ in Formatter().parse(template):
-        if name and name not in values:
+    names = _named(template)
+    for name in names:
+        if name not in values:
             env = next((setting.env for setting in provider.settings if setting.keyword == name), ())
             wanted = name + "".join(f" or {variable}" for variable in env)
             raise BadRequestError(f"{provider.slug} needs {wanted}", param=name, provider=provider.slug)
-    return template.format_map({name: quote(value, safe=safe) for name, value in values.items()})
+    return template.format_map({name: quote(values[name], safe=safe) for name in names})
+
+
+@lru_cache(maxsize=256)
+def _named(template: str) -> tuple[str, ...]:
+    """The settings that have a place in a template."""
+    return tuple(name for _, name, _, _ in Formatter().parse(template) if name)
 
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})

@@ -1,6 +1,8 @@
 """Where requests go: the engine of this package, or a client of httpx or httpx2. See `port` for what they share."""
 
+import os
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadRequestError
@@ -27,6 +29,8 @@ __all__ = [
 ]
 
 
+PATHS = str, os.PathLike
+
 if TYPE_CHECKING:
     from .mounts import AsyncHTTPTransport, HTTPTransport
 
@@ -46,9 +50,8 @@ def blocking_port(client: Any, route: Route, transport: str | None = None) -> Po
         BadRequestError: the client is not a blocking one, or the engine was asked for what it cannot do.
     """
     if _engine(client, transport, route, None):
-        from . import native
-
-        return native.NativePort(route)
+        port: Port = _native().NativePort(route)
+        return port
     return clients.blocking_port(client, route)
 
 
@@ -60,10 +63,17 @@ async def async_port(client: Any, route: Route, transport: str | None = None) ->
     """
     world = clients.World()
     if _engine(client, transport, route, world.loop):
-        from . import native
-
-        return native.AsyncNativePort(route, world.loop)
+        port: Port = _native().AsyncNativePort(route, world.loop)
+        return port
     return await clients.async_port(client, route, world)
+
+
+@cache
+def _native() -> Any:
+    """The engine's module, which imports asyncio."""
+    from . import native
+
+    return native
 
 
 def _engine(client: Any, transport: str | None, route: Route, loop: Any) -> bool:
@@ -82,13 +92,11 @@ def _engine(client: Any, transport: str | None, route: Route, loop: Any) -> bool
 
 def _unable(route: Route, loop: Any) -> str | None:
     """What of this the engine cannot do."""
-    from os import PathLike
-
-    if not isinstance(route.verify, bool | str | PathLike):
+    if not (route.verify is True or isinstance(route.verify, (bool, *PATHS))):
         return f"verify={type(route.verify).__name__}: it takes paths"
-    if not (isinstance(route.cert, str | PathLike | None) or len(route.cert) == 2 or route.cert[2] is None):
+    if not (route.cert is None or isinstance(route.cert, PATHS) or len(route.cert) == 2 or route.cert[2] is None):
         return "a client key with a password"
-    if not isinstance(route.proxy, str | None):
+    if not (route.proxy is None or isinstance(route.proxy, str)):
         return f"proxy={type(route.proxy).__name__}: it takes URLs"
     if loop is not None and not hasattr(loop, "add_reader"):
         return "trio"

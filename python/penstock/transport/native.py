@@ -138,7 +138,7 @@ class AsyncNativePort:
 
 async def begin(route: Route, loop: Any, url: str, *args: Any, connect: float | None, **options: Any) -> AsyncTransfer:
     """A request up to its response's headers. The arguments are those of AsyncTransfer."""
-    looped = await _pools.of_loop(loop)
+    looped = _pools.looped.get(loop) or await _pools.begin_loop(loop)
     connections = _pools.connections(looped.pools, route, url)
     transfer = AsyncTransfer(connections, loop, url, *args, connect=connect, **options)
     looped.open.add(transfer)
@@ -200,9 +200,11 @@ def proxy_of(route: Route, url: str) -> str | None:
 
 
 def _variable(name: str) -> str | None:
+    if value := os.environ.get(name):
+        return value
+    value = os.environ.get(name.upper())
     # HTTP_PROXY is what a CGI script's caller may set by a header `Proxy`; there only the lower case counts.
-    upper = None if name == "http_proxy" and "REQUEST_METHOD" in os.environ else os.environ.get(name.upper())
-    return os.environ.get(name) or upper
+    return None if value and name == "http_proxy" and "REQUEST_METHOD" in os.environ else value
 
 
 def _is_direct(authority: str) -> bool:
@@ -270,19 +272,17 @@ class _Pools:
         self.forgotten.append((self.blocking, self.looped))
         self.begin()
 
-    async def of_loop(self, loop: Any) -> _Looped:
-        looped = self.looped.get(loop)
-        if looped is None:
-            with self.lock:
-                looped = self.looped[loop] = _Looped()
-            hooks = sys.get_asyncgen_hooks()
-            # Without the second hook, which the generator would hold on to, and with it the loop, for good.
-            sys.set_asyncgen_hooks(hooks.firstiter, None)
-            try:
-                begun = anext(looped.keeper)
-            finally:
-                sys.set_asyncgen_hooks(*hooks)
-            await begun
+    async def begin_loop(self, loop: Any) -> _Looped:
+        with self.lock:
+            looped = self.looped[loop] = _Looped()
+        hooks = sys.get_asyncgen_hooks()
+        # Without the second hook, which the generator would hold on to, and with it the loop, for good.
+        sys.set_asyncgen_hooks(hooks.firstiter, None)
+        try:
+            begun = anext(looped.keeper)
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+        await begun
         return looped
 
     def connections(self, pools: dict[Any, Connections], route: Route, url: str) -> Connections:

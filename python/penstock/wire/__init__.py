@@ -7,6 +7,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from typing import Any, Literal, TypedDict
 
@@ -64,6 +65,7 @@ class Parameters(Unformatted, total=False):
 Build = Callable[..., dict[str, Any]]
 
 
+@cache
 def builder(family: str) -> Build:
     """The `build` of a wire family.
 
@@ -107,8 +109,9 @@ def select(
                 param=name,
                 provider=provider.slug,
             )
-        names = {**provider.renames, **provider.words} if isinstance(value, str) else provider.renames
-        named = names.get(name, name)
+        named = provider.renames.get(name, name)
+        if isinstance(value, str):
+            named = provider.words.get(name, named)
         spelled = provider.spellings.get(name, {}).get(value, value) if isinstance(value, str) else value
         if chosen.setdefault(named, spelled) != spelled:
             raise BadRequestError(f"{name} and {named} differ, but are one to {provider.slug}", param=name)

@@ -13,7 +13,8 @@ use crate::url::Origin;
 
 /// Idle connections are dropped before the 60 s after which common load balancers drop them without a word.
 const EXPIRY: Duration = Duration::from_secs(30);
-const MAX_IDLE: usize = 100;
+/// What was in use at once may be again a moment later. More than this would be another's file descriptors.
+const MAX_IDLE: usize = 1000;
 
 /// How to reach servers.
 #[derive(Clone, Debug)]
@@ -195,7 +196,9 @@ impl Pool {
         let mut idle = self.idle();
         let Some(idle) = idle.as_mut() else { return };
         for links in idle.values_mut() {
-            links.retain(|idle| now.saturating_duration_since(idle.since) < EXPIRY);
+            // Those that have waited longest come first.
+            let expired = links.partition_point(|idle| now.saturating_duration_since(idle.since) >= EXPIRY);
+            links.drain(..expired);
         }
         // The one that has waited longest makes room: nobody may want it any more.
         if idle.values().map(Vec::len).sum::<usize>() >= MAX_IDLE
@@ -235,4 +238,27 @@ impl Pool {
 /// Whether a connection may have another stream.
 fn is_good(session: &Session, now: Instant) -> bool {
     session.is_open() && session.idle(now).is_none_or(|idle| idle < EXPIRY)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::tls::Authorities;
+
+    #[test]
+    fn the_connection_that_waited_longest_makes_room_for_the_last() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let socket = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let pool = Pool::new(Route { proxy: None, trust: Arc::new(Trust::new(&Authorities::Anyone, None).unwrap()) });
+        let origin = |number| Origin { tls: false, host: format!("h{number}"), port: 80 };
+        let now = Instant::now();
+        for (number, since) in (0..=MAX_IDLE).zip(0..) {
+            pool.give(&origin(number), Link::new(socket.clone()), now + Duration::from_micros(since));
+        }
+        assert_eq!(pool.len(), MAX_IDLE);
+        assert!(pool.take(&origin(0), now).is_none());
+        assert!(pool.take(&origin(1), now).is_some());
+    }
 }
