@@ -78,6 +78,8 @@ class Upstream:
                 self.say(connection, body)
 
     def close(self) -> None:
+        with suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)  # whoever is in accept() would hold it open
         self._server.close()
 
 
