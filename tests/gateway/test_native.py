@@ -507,3 +507,28 @@ def test_why_nobody_answered_is_in_the_books(start: Start) -> None:
     assert (tried["error"], tried["status"]) == ("APIConnectionError", None)
     assert str(proxy.upstream.port) in tried["reason"]
     assert tried["reason"] in answered.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("on_disconnect", ["abort", "drain"])
+def test_who_takes_nothing_for_too_long_is_not_waited_for(start: Start, on_disconnect: str) -> None:
+    """Who takes a little now and then is."""
+    piece = EVENTS[: EVENTS.index(b"\n\n") + 2]
+
+    def say(connection: socket.socket, body: bytes) -> None:
+        connection.sendall(head() + piece * 100_000 + EVENTS)
+
+    proxy = start(say, send_seconds=1.0, on_disconnect=on_disconnect)
+    content = json.dumps({"model": "m", "messages": MESSAGES, "stream": True}).encode()
+    request = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=30) as client:
+        client.sendall(request + f"content-length: {len(content)}\r\n\r\n".encode() + content)
+        until = time.monotonic() + 3
+        while time.monotonic() < until:  # 64 KiB at a time take longer than the whole limit
+            assert client.recv(1 << 20)
+            time.sleep(0.3)
+        assert proxy.gateway.take_rows(1, 0) == []
+        [row] = proxy.rows(1)
+        assert (row["outcome"], row["seconds"] > 3.5) == ("left", True)
+        with suppress(ConnectionResetError):
+            while client.recv(1 << 20):
+                pass

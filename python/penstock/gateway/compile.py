@@ -602,6 +602,7 @@ def _settings(general: Mapping[str, Any], *, allow_unauthenticated: bool) -> dic
         "max_head",
         "head_seconds",
         "body_seconds",
+        "send_seconds",
         "silence",
         "on_disconnect",
         "drain_seconds",

@@ -546,6 +546,12 @@ GENERAL = Section(
         Key("head_seconds", SECONDS, 10.0, "Within which a request's headers must be there."),
         Key("body_seconds", SECONDS, 30.0, "Within which its body must be."),
         Key(
+            "send_seconds",
+            SECONDS,
+            300.0,
+            "Without the client's taking any of an answer that waits for it, after which its connection is closed.",
+        ),
+        Key(
             "silence",
             SECONDS,
             15.0,

@@ -21,6 +21,7 @@ mod keys;
 pub mod ledger;
 mod metrics;
 mod page;
+mod patient;
 pub mod planner;
 mod problem;
 mod pursuit;

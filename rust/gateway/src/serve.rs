@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use crate::patient::Patient;
 use crate::route;
 use crate::state::Shared;
 use crate::upstream::duration;
@@ -201,7 +202,9 @@ async fn requests(
     mut phases: watch::Receiver<Phase>,
     patience: Option<Duration>,
 ) {
-    let max_head = shared.state.load().settings.max_head;
+    let state = shared.state.load();
+    let (max_head, send) = (state.settings.max_head, duration(state.settings.send_seconds));
+    drop(state);
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
         async move { Ok::<_, std::convert::Infallible>(route::answer(shared, request).await) }
@@ -211,7 +214,7 @@ async fn requests(
         // What no clock can tell is no limit.
         .header_read_timeout(patience.filter(|patience| Instant::now().checked_add(*patience).is_some()))
         .max_buf_size(BUFFER.max(max_head))
-        .serve_connection(TokioIo::new(socket), service);
+        .serve_connection(TokioIo::new(Patient::new(socket, send)), service);
     let mut connection = std::pin::pin!(connection);
     loop {
         tokio::select! {

@@ -206,6 +206,8 @@ pub struct Settings {
     /// Seconds that a client has for the head of a request, and for its body.
     pub head_seconds: f64,
     pub body_seconds: f64,
+    /// And in which it takes some of the answer, when there is more of it than the system holds.
+    pub send_seconds: f64,
     /// In any minute retries may be this part of the requests, and a hundred more: when everything fails, they multiply
     /// the load on what is overloaded already.
     pub retry_budget: f64,
@@ -232,6 +234,7 @@ impl Default for Settings {
             max_head: 64 << 10,
             head_seconds: 10.0,
             body_seconds: 30.0,
+            send_seconds: 300.0,
             retry_budget: 0.2,
             silence: 15.0,
             on_disconnect: OnDisconnect::Abort,
