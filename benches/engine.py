@@ -67,6 +67,7 @@ def subjects() -> dict[str, Subject]:
         "httpx, bytes only": Subject(BLOCKING, "httpx", peers.httpx_bytes),
         "httpx, bytes only, asyncio": Subject(ASYNCIO, "httpx", peers.httpx_bytes_async),
         "litellm, asyncio": Subject(ASYNCIO, "litellm", peers.litellm_async, slow=True),
+        "raw socket + orjson, by hand": Subject(BLOCKING, "", peers.socket_orjson, speaks=("http",)),
         "raw socket, bytes only": Subject(BLOCKING, "", peers.socket_bytes, speaks=("http",)),
         "epoll, bytes only": Subject(EPOLL, "", peers.epoll_bytes, speaks=("http",)),
         "penstock, HTTP/2": Subject(BLOCKING, "penstock", over_http2(peers.penstock), speaks=("http2",)),

@@ -316,6 +316,33 @@ def socket_bytes(base: str, *, take: Take = chunks_in) -> Run:
     return run
 
 
+def socket_orjson(base: str, *, take: Take = len) -> Run:
+    """The least that reads texts: no HTTP, no usage kept, no error seen. It takes what this one server sends."""
+    import socket
+
+    import orjson
+
+    address, request = raw(base)
+    connection = socket.create_connection(address)
+
+    def run() -> tuple[int, int]:
+        connection.sendall(request)
+        count = size = 0
+        data = rest = b""
+        while not data.endswith(b"0\r\n\r\n"):
+            data = connection.recv(65536)
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                if line.startswith(b"data: {"):
+                    chunk = orjson.loads(line[6:])
+                    count += 1
+                    if chunk["choices"]:
+                        size += take(chunk["choices"][0]["delta"].get("content") or "")
+        return count, size
+
+    return run
+
+
 def epoll_bytes(base: str, streams: int, *, take: Take = chunks_in) -> Run:
     """All streams at once in one loop that only waits and reads: nothing that parses can do with less."""
     import select
