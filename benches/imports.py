@@ -8,11 +8,16 @@ from collections.abc import Callable
 
 import measure
 
-SUBJECTS = ("penstock.parser", "penstock", "orjson", "aiohttp", "httpx", "openai", "any_llm", "litellm")
+# The package itself imports nothing before it is used: what most have of it is told beside it.
+USED = "penstock, completion used"
+SUBJECTS = ("penstock.parser", "penstock", USED, "orjson", "aiohttp", "httpx", "openai", "any_llm", "litellm")
 PROBE = """
 import sys, time
-if sys.argv[1]:
-    __import__(sys.argv[1])
+module, _, used = sys.argv[1].partition(", ")
+if module:
+    __import__(module)
+if used:
+    sys.modules[module].completion("openai/x", [], mock_response="x")
 used = time.process_time()
 try:  # as measure.peak_memory, which would itself import half of what is to be compared
     peak = next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -35,7 +40,7 @@ def main() -> None:
     chosen = [
         name
         for name in SUBJECTS
-        if measure.wanted(name, options.only) and importlib.util.find_spec(name.partition(".")[0])
+        if measure.wanted(name, options.only) and importlib.util.find_spec(name.partition(",")[0].partition(".")[0])
     ]
     memory: dict[str, list[float]] = {name: [] for name in ["", *chosen]}
 
