@@ -5,6 +5,7 @@ Never in it: keys, headers, queries, messages and answers. Errors are repeated a
 
 import sys
 from functools import lru_cache
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -26,6 +27,22 @@ def _logger_of(module: Any) -> "logging.Logger":
     """Cached: `getLogger` takes a lock, and gives the same one every time."""
     found: logging.Logger = module.getLogger("penstock")
     return found
+
+
+class Seldom:
+    """What may be said again and again is said once in so many seconds."""
+
+    def __init__(self, seconds: float = 60.0) -> None:
+        self._seconds = seconds
+        self._next = 0.0
+
+    def due(self) -> bool:
+        """Whether it is to be said now."""
+        now = monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._seconds
+        return True
 
 
 def listens() -> bool:

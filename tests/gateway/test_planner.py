@@ -388,17 +388,23 @@ def test_a_token_that_does_not_come_holds_up_no_other(authority: Authority) -> N
         planner.close()
 
 
-def test_who_waits_for_a_token_is_not_without_number(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.gateway.planner.WAITING", 6)
-    planner = Planner(compiled(with_a_token(authority)).deployments)
-    waiting = [Job("t#0", {}) for _ in range(6)]
-    for job in (*waiting, refused := Job("t#0", {})):
-        planner.plan(job)
+def one_more_is_refused(planner: Planner, authority: Authority, waiting: list[Job]) -> None:
+    """And those before it have their answers once the authority has its own."""
+    planner.plan(refused := Job("t#0", {}))
     assert refused.refused is not None
     assert (refused.refused["status"], refused.refused["name"]) == (503, "ServiceUnavailableError")
     authority.open.set()
     assert all(job.done.wait(10) and job.headers for job in waiting)
     planner.close()
+
+
+def test_who_waits_for_a_token_is_not_without_number(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.gateway.planner.WAITING", 6)
+    planner = Planner(compiled(with_a_token(authority)).deployments)
+    waiting = [Job("t#0", {}) for _ in range(6)]
+    for job in waiting:
+        planner.plan(job)
+    one_more_is_refused(planner, authority, waiting)
 
 
 def test_who_waits_for_a_token_is_bounded_and_keeps_nobody_from_signing(
@@ -419,13 +425,7 @@ def test_who_waits_for_a_token_is_bounded_and_keeps_nobody_from_signing(
         time.sleep(0.05)  # its place is free a moment later
     waiting.append(Job("t#0", {}))
     planner.plan(waiting[-1])
-    refused = Job("t#0", {})
-    planner.plan(refused)
-    assert refused.refused is not None
-    assert (refused.refused["status"], refused.refused["name"]) == (503, "ServiceUnavailableError")
-    authority.open.set()
-    assert all(job.done.wait(10) and job.headers for job in waiting)
-    planner.close()
+    one_more_is_refused(planner, authority, waiting)
 
 
 def test_a_token_that_was_not_accepted_is_forgotten(authority: Authority) -> None:

@@ -26,6 +26,7 @@ import orjson
 
 from ..cost import completion_cost
 from ..errors import BadRequestError
+from ..log import Seldom
 from .keyring import Keyring, KeyTable
 from .observe import usage_of
 from .spill import Segment, Spill
@@ -39,9 +40,6 @@ MEMORY = 100_000
 
 RETRY = 1.0
 """Seconds after which a database that did not answer is asked again."""
-
-AGAIN = 60.0
-"""Seconds between two lines in the log that say the same."""
 
 PRUNE = 3600.0
 """Seconds between two looks for requests that are old enough to be forgotten."""
@@ -118,7 +116,7 @@ class Ledger:
         self._closing = threading.Event()
         self._taken = False  # all, at the end
         self._retry = 0.0
-        self._complained = 0.0
+        self._complains = Seldom()
         self._look = 0.0
         self._prune = 0.0
         self._reading: _Reading | None = None
@@ -225,9 +223,8 @@ class Ledger:
                 self.spill.append(batch.rows)
                 batch.spilled = True
             except OSError as error:
-                if time.monotonic() >= self._complained:
+                if self._complains.due():
                     log.error("%s: %s. Spend rows are kept in memory", self.spill.path, error.strerror)  # noqa: TRY400  the message is all
-                    self._complained = time.monotonic() + AGAIN
                 return
 
     def _accept(self, taken: Iterable[Mapping[str, Any] | str]) -> None:

@@ -341,8 +341,8 @@ class Store:
             key, cost = names[0], total[-1]
             if key and cost:
                 spent[key] = spent.get(key, 0) + cost
-        names = [*_PLACE, *SUMS]
-        values = [dict(zip(names, (*place, *sums[place]), strict=True)) for place in sorted(sums)]
+        columns = [*_PLACE, *SUMS]
+        values = [dict(zip(columns, (*place, *sums[place]), strict=True)) for place in sorted(sums)]
         connection.execute(self._add_up, values)
         if spent:
             number = _next(connection)

@@ -15,14 +15,12 @@ from typing import Any
 from ..call import Call
 from ..errors import APIError
 from ..hooks import CallEnded, CallStarted, Observation
+from ..log import Seldom
 from ..stream import Attempt
 from ..transport import run
 
 MOST = 20_000
 """Requests that are remembered from their start to their end, and ends that wait to be told."""
-
-AGAIN = 60.0
-"""Seconds between two lines in the log that say the same."""
 
 HOW: Mapping[str, Any] = {"complete": "complete", "left": "left"}
 """Outcomes of rows as hooks know them; all others are failures."""
@@ -39,7 +37,7 @@ class Telling:
         self._begun: OrderedDict[str, Observation] = OrderedDict()
         self._ended: Queue[Mapping[str, Any] | None] = Queue(MOST)
         self._thread: threading.Thread | None = None
-        self._complained = 0.0
+        self._complains = Seldom()
 
     def close(self, seconds: float) -> None:
         """Tells what is left to be told, in so many seconds."""
@@ -80,9 +78,8 @@ class Telling:
             try:
                 self._ended.put_nowait(row)
             except Full:
-                if monotonic() >= self._complained:
+                if self._complains.due():
                     log.warning("hooks are slower than requests: they are not told of every end")
-                    self._complained = monotonic() + AGAIN
                 return
 
     def _tell(self) -> None:
