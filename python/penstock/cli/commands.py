@@ -220,14 +220,13 @@ def replay(host: str, port: int, bodies: tuple[Path, ...]) -> int:
     except OSError as error:
         advice.say(f"{host}:{port}: {error.strerror}", "--port 0 takes any free port, --host another address.")
         return USAGE_ERROR
-    click.echo(upstream.base_url)
-    talk.remark("Ctrl-C stops it. Cases:")
-    talk.remark("  " + ", ".join(upstream.names()))
-    try:
+    with upstream:
+        click.echo(upstream.base_url)
+        talk.remark("Ctrl-C stops it. Cases:")
+        talk.remark("  " + ", ".join(upstream.names()))
         while True:
-            time.sleep(3600)
-    finally:
-        upstream.stop()
+            # A signal that comes in the moment before a sleep begins does not end it: so it is not a long one.
+            time.sleep(0.5)
 
 
 @penstock.command(epilog=STATUSES)
