@@ -64,7 +64,7 @@ def test_keys_and_spend_over_http(start: Any, config: dict[str, Any]) -> None:
     assert proxy.ask("fast", key=key).status_code == 200
     assert proxy.ask("free", key=key).status_code == 404  # what it may not ask is not there for it
     assert proxy.stream("fast", key=key).status_code == 200
-    until(lambda: proxy.admin("/spend").json()["requests"] >= 2)
+    until(lambda: proxy.admin("/spend?model=fast").json()["requests"] >= 2)
     spent = proxy.admin(f"/spend?group_by=key&key={made['token']}&model=fast").json()
     assert spent["spend"] == pytest.approx(2 * COST)
     assert spent["results"][0]["key_alias"] == "alice"

@@ -222,8 +222,8 @@ impl Job {
         let family = self::family(family).map_err(PyValueError::new_err)?;
         let dialect = dialect(reasoning, end).map_err(PyValueError::new_err)?;
         let url = Url::parse(url).map_err(|error| PyValueError::new_err(error.message))?;
-        let plan = Plan::new(url, headers, body.bytes().to_vec(), family, dialect);
-        self.take()?.plan(Plan { answer_tool, ..plan });
+        let body = body.bytes().to_vec();
+        self.take()?.plan(Plan { url, headers, body, family, dialect, answer_tool });
         Ok(())
     }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use penstock_engine::error::Error;
-use penstock_engine::transfer::{Request, Transfer};
+use penstock_engine::request::Request;
+use penstock_engine::transfer::Transfer;
 use penstock_engine::url::Url;
 use pyo3::prelude::*;
 
@@ -40,8 +41,8 @@ pub(crate) fn begin(
 ) -> PyResult<Transfer> {
     let url = Url::parse(url).map_err(|error| raise(&error))?;
     let content = content.map_or_else(Vec::new, |content| content.bytes().to_vec());
-    let request = Request::new(method, &url, headers, content).map_err(|error| raise(&error))?;
-    let mut transfer = Transfer::new(Arc::clone(&pool.pool), request, url, decode);
+    let request = Request::new(method, url, headers, content).map_err(|error| raise(&error))?;
+    let mut transfer = Transfer::new(Arc::clone(&pool.pool), request, decode);
     let now = Instant::now();
     transfer.clocks.connect = after(now, connect);
     transfer.clocks.due = after(now, wait);

@@ -147,10 +147,6 @@ const SAID: &[&[u8]] = &[
 impl Usage {
     /// Appends the normalised object as JSON text. What the provider says beyond the counts stays in it.
     pub fn write(&self, out: &mut Vec<u8>) {
-        const DETAILS: [[&[u8]; 2]; 2] = [
-            [b"prompt_tokens_details", b"input_tokens_details"],
-            [b"completion_tokens_details", b"output_tokens_details"],
-        ];
         let counts = &self.counts;
         let mut object = Object::begin(out);
         write_counts(
@@ -161,26 +157,28 @@ impl Usage {
                 ("total_tokens", counts.total()),
             ],
         );
-        let mut reported = [[None; 2]; 2];
+        let (mut prompt, mut input, mut completion, mut output) = (None, None, None, None);
         let mut others = false;
         // The text was read as JSON when the report came in: this cannot fail.
         let _ = Cursor::new(self.reported()).object(|cursor, key| {
             let value = cursor.skip()?;
-            let key = &*key.bytes();
-            others |= !SAID.contains(&key);
-            for (names, places) in DETAILS.iter().zip(&mut reported) {
-                if let Some(place) = names.iter().position(|name| *name == key).and_then(|place| places.get_mut(place))
-                {
-                    *place = Some(value).filter(|json| json.starts_with(b"{"));
+            let details = match &*key.bytes() {
+                b"prompt_tokens_details" => &mut prompt,
+                b"input_tokens_details" => &mut input,
+                b"completion_tokens_details" => &mut completion,
+                b"output_tokens_details" => &mut output,
+                key => {
+                    others |= !SAID.contains(&key);
+                    return Ok(());
                 }
-            }
+            };
+            *details = Some(value).filter(|json| json.starts_with(b"{"));
             Ok(())
         });
-        let [prompt, completion] = reported.map(|[own, other]| own.or(other));
         write_details(
             &mut object,
             "prompt_tokens_details",
-            prompt,
+            prompt.or(input),
             [
                 ("cached_tokens", counts.cached),
                 ("cache_write_tokens", counts.cache_write),
@@ -190,7 +188,7 @@ impl Usage {
         write_details(
             &mut object,
             "completion_tokens_details",
-            completion,
+            completion.or(output),
             [
                 ("reasoning_tokens", counts.reasoning),
                 ("audio_tokens", counts.completion_audio),

@@ -10,7 +10,7 @@
 //! use std::io::{Read, Write};
 //! use std::sync::Arc;
 //! use std::time::Instant;
-//! use penstock_engine::{pool::{Pool, Route}, tls::Trust, transfer::{Body, Request, Step, Transfer}, url::Url, wait};
+//! use penstock_engine::{pool::{Pool, Route}, tls::Trust, request::Request, transfer::{Body, Step, Transfer}, url::Url, wait};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let server = TcpListener::bind("127.0.0.1:0")?;
@@ -23,7 +23,7 @@
 //!
 //! let pool = Arc::new(Pool::new(Route { proxy: None, trust: Arc::new(Trust::platform()) }));
 //! let url = Url::parse(&format!("http://localhost:{port}/"))?;
-//! let mut transfer = Transfer::new(pool, Request::new("GET", &url, Vec::new(), Vec::new())?, url, true);
+//! let mut transfer = Transfer::new(pool, Request::new("GET", url, Vec::new(), Vec::new())?, true);
 //! let (mut body, mut scratch) = (Vec::new(), vec![0; 4096]);
 //! loop {
 //!     match transfer.advance(Instant::now())? {
@@ -56,9 +56,10 @@ pub mod error;
 mod framing;
 pub mod head;
 mod http2;
-mod link;
+pub mod link;
 pub mod pool;
 pub mod proxy;
+pub mod request;
 pub mod tls;
 pub mod transfer;
 pub mod url;

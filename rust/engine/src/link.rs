@@ -1,5 +1,7 @@
 //! A connection as a pair of byte streams: a socket, with TLS around it, or with TLS within TLS.
 
+use std::any::Any;
+use std::fmt::Debug;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -9,12 +11,19 @@ use rustls::ClientConnection;
 use crate::tls;
 use crate::wait::{self, Want};
 
+/// What whoever drives transfers leaves with a connection for the next one: that an event loop watches its socket, say.
+pub trait Keepsake: Any + Debug + Send + Sync {
+    /// Whether nothing came meanwhile, for all that is known.
+    fn is_quiet(&self) -> bool;
+}
+
 /// A connection that stands. Reads and writes never block: they fail with [`io::ErrorKind::WouldBlock`].
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) socket: Arc<TcpStream>,
     /// The outermost first: the proxy's, then the server's.
     layers: Vec<ClientConnection>,
+    pub(crate) kept: Option<Arc<dyn Keepsake>>,
 }
 
 /// A read or write that failed.
@@ -50,7 +59,7 @@ impl Fault {
 
 impl Link {
     pub(crate) fn new(socket: Arc<TcpStream>) -> Self {
-        Self { socket, layers: Vec::new() }
+        Self { socket, layers: Vec::new(), kept: None }
     }
 
     /// Puts TLS around everything from here on. `handshake` does the rest.
@@ -114,7 +123,8 @@ impl Link {
 
     /// Whether an idle connection is still good for a request: open, and silent.
     pub(crate) fn is_fresh(&mut self) -> bool {
-        if !wait::is_readable(&self.socket) {
+        let quiet = self.kept.as_ref().is_some_and(|kept| kept.is_quiet());
+        if quiet || !wait::is_readable(&self.socket) {
             return true;
         }
         // Under TLS it may have been a session ticket.

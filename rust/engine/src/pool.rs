@@ -207,8 +207,13 @@ impl Pool {
         {
             links.remove(0);
         }
-        idle.retain(|_, links| !links.is_empty());
-        idle.entry(origin.clone()).or_default().push(Idle { link, since: now });
+        let given = Idle { link, since: now };
+        if let Some(links) = idle.get_mut(origin) {
+            links.push(given);
+        } else {
+            idle.retain(|_, links| !links.is_empty());
+            idle.insert(origin.clone(), vec![given]);
+        }
     }
 
     /// Closes what is idle; what is in use is closed when it comes back.

@@ -6,108 +6,22 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::bell::{Bell, lock};
-use crate::coding::{ACCEPTED, Coding};
+use crate::coding::Coding;
 use crate::connect::Race;
 use crate::error::{Error, Kind, reason};
 use crate::framing::Framing;
 use crate::head::{Head, MAX_HEAD};
 use crate::http2::{self, Exchange, Half, Session};
-use crate::link::{Fault, Link};
+use crate::link::{Fault, Keepsake, Link};
 use crate::pool::{Joined, Pool, Turn};
-use crate::proxy::{Greeting, Refusal, basic};
+use crate::proxy::{Greeting, Refusal};
+use crate::request::Request;
 use crate::tls;
-use crate::url::{Origin, Url};
+use crate::url::Origin;
 use crate::wait::{self, Want};
 
 /// Bytes that one read takes at most while the head is awaited.
 const HEAD_READ: usize = 4 << 10;
-
-/// What is sent.
-#[derive(Debug)]
-pub struct Request {
-    method: String,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-}
-
-impl Request {
-    /// Header values are sent as UTF-8. `host`, `content-length` and `accept-encoding` are added where they are not
-    /// given.
-    pub fn new(method: &str, url: &Url, mut headers: Vec<(String, String)>, body: Vec<u8>) -> Result<Self, Error> {
-        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        if method.is_empty() || !method.bytes().all(token) {
-            return Err(wrong(format!("{method:?} is no method")));
-        }
-        for (name, value) in &headers {
-            if name.is_empty() || !name.bytes().all(token) {
-                return Err(wrong(format!("{name:?} is no header name")));
-            }
-            // The value may be a key, and stays out of the message.
-            if value.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
-                return Err(wrong(format!("the header {name} has a line end or a zero byte in it")));
-            }
-        }
-        let has =
-            |name: &str, headers: &[(String, String)]| headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(name));
-        if !has("host", &headers) {
-            headers.insert(0, ("host".to_owned(), url.origin.header()));
-        }
-        if !has("content-length", &headers)
-            && !has("transfer-encoding", &headers)
-            && (!body.is_empty() || method == "POST")
-        {
-            headers.push(("content-length".to_owned(), body.len().to_string()));
-        }
-        if !has("accept-encoding", &headers) {
-            headers.push(("accept-encoding".to_owned(), ACCEPTED.to_owned()));
-        }
-        if let Some(credentials) = url.credentials.as_ref().filter(|_| !has("authorization", &headers)) {
-            headers.push(("authorization".to_owned(), basic(credentials)));
-        }
-        Ok(Self { method: method.to_owned(), headers, body })
-    }
-
-    /// The bytes, with the whole URL in the first line where a proxy relays.
-    fn encode(&self, target: &str, relayed_by: Option<&str>) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(512 + self.body.len());
-        for part in [self.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
-            bytes.extend_from_slice(part.as_bytes());
-        }
-        let login = relayed_by.map(|value| ("proxy-authorization", value));
-        let own = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        for (name, value) in own.chain(login) {
-            for part in [name, ": ", value, "\r\n"] {
-                bytes.extend_from_slice(part.as_bytes());
-            }
-        }
-        bytes.extend_from_slice(b"\r\n");
-        bytes.extend_from_slice(&self.body);
-        bytes
-    }
-}
-
-impl Request {
-    /// The head for HTTP/2, whose connections are not the headers' business (RFC 9113, section 8.2.2).
-    fn shared(&self, url: &Url) -> Result<http::Request<()>, Error> {
-        const HOPS: [&str; 6] =
-            ["host", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
-        let host = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
-        let authority = host.map_or_else(|| url.origin.header(), |(_, value)| value.clone());
-        let scheme = if url.origin.tls { "https" } else { "http" };
-        let mut request =
-            http::Request::builder().method(self.method.as_str()).uri(format!("{scheme}://{authority}{}", url.target));
-        for (name, value) in &self.headers {
-            if !HOPS.iter().any(|hop| name.eq_ignore_ascii_case(hop)) {
-                request = request.header(name.as_str(), value.as_bytes());
-            }
-        }
-        request.version(http::Version::HTTP_2).body(()).map_err(|error| wrong(error.to_string()))
-    }
-}
-
-fn wrong(message: String) -> Error {
-    Error::new(Kind::Request, message)
-}
 
 /// What a transfer waits for, until its response begins.
 #[derive(Debug, PartialEq, Eq)]
@@ -209,7 +123,6 @@ impl Trial {
 pub struct Transfer {
     pool: Arc<Pool>,
     request: Request,
-    url: Url,
     stage: Stage,
     pub clocks: Clocks,
     line: Line,
@@ -236,19 +149,18 @@ pub struct Transfer {
 
 impl std::fmt::Debug for Transfer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Transfer").field("origin", &self.url.origin).finish_non_exhaustive()
+        f.debug_struct("Transfer").field("origin", &self.request.url().origin).finish_non_exhaustive()
     }
 }
 
 impl Transfer {
     /// A request that has not begun; `decodes` undoes the content-encoding of its response.
     #[must_use]
-    pub fn new(pool: Arc<Pool>, request: Request, url: Url, decodes: bool) -> Self {
-        let bell = pool.speaks_http2(&url.origin).then(Arc::default);
+    pub fn new(pool: Arc<Pool>, request: Request, decodes: bool) -> Self {
+        let bell = pool.speaks_http2(&request.url().origin).then(Arc::default);
         Self {
             pool,
             request,
-            url,
             stage: Stage::Over,
             clocks: Clocks { connect: None, due: None, idle: None, seen: Instant::now() },
             line: Line::default(),
@@ -276,7 +188,7 @@ impl Transfer {
     }
 
     fn begin(&mut self, now: Instant) {
-        self.stage = match self.pool.take(&self.url.origin, now) {
+        self.stage = match self.pool.take(&self.request.url().origin, now) {
             Some(link) => {
                 self.trial = Trial::Reused;
                 self.ask_on(link)
@@ -289,11 +201,11 @@ impl Transfer {
     /// About to send the request on a connection of its own.
     fn ask_on(&mut self, link: Link) -> Stage {
         self.line.set(Some(Held::All(link.socket.clone())));
-        let proxy = self.pool.route.proxy.as_ref().filter(|proxy| proxy.relays(&self.url.origin));
+        let proxy = self.pool.route.proxy.as_ref().filter(|proxy| proxy.relays(&self.request.url().origin));
         self.bytes = match proxy {
-            None => self.request.encode(&self.url.target, None),
+            None => self.request.encode(&self.request.url().target, None),
             Some(proxy) => {
-                let target = format!("http://{}{}", self.url.origin.header(), self.url.target);
+                let target = format!("http://{}{}", self.request.url().origin.header(), self.request.url().target);
                 let login = proxy.authorization();
                 let mut bytes = self.request.encode(&target, login.as_deref());
                 bytes.shrink_to_fit();
@@ -307,9 +219,9 @@ impl Transfer {
     /// About to send the request on a connection that others share.
     fn ask_shared(&mut self, session: Arc<Session>) -> Result<Stage, Error> {
         let bell = self.bell.get_or_insert_default().clone();
-        let request = self.request.shared(&self.url)?;
-        let exchange = Exchange::begin(session, bell, request, &self.request.body)
-            .map_err(|error| http2::failure(&error, &self.url.origin, false))?;
+        let request = self.request.shared()?;
+        let exchange = Exchange::begin(session, bell, request, self.request.body())
+            .map_err(|error| http2::failure(&error, &self.request.url().origin, false))?;
         self.line.set(Some(Held::Stream(exchange.half())));
         Ok(Stage::AskShared(exchange))
     }
@@ -317,7 +229,7 @@ impl Transfer {
     /// About to send the request, on a connection that has just come to stand.
     fn stood(&mut self, link: Link, now: Instant) -> Result<Stage, Error> {
         let turn = self.turn.take();
-        if self.bell.is_none() || (self.url.origin.tls && !link.speaks_http2()) {
+        if self.bell.is_none() || (self.request.url().origin.tls && !link.speaks_http2()) {
             if let Some(turn) = turn {
                 turn.done(None);
             }
@@ -326,7 +238,7 @@ impl Transfer {
         let queue = turn.as_ref().map_or_else(Arc::default, Turn::queue);
         let session = Session::begin(link, queue, now)
             .map(Arc::new)
-            .map_err(|error| http2::failure(&error, &self.url.origin, false))?;
+            .map_err(|error| http2::failure(&error, &self.request.url().origin, false))?;
         let stage = self.ask_shared(session.clone())?;
         if let Some(turn) = turn {
             turn.done(Some(&session));
@@ -336,7 +248,7 @@ impl Transfer {
 
     /// The server to connect to first.
     fn first(&self) -> &Origin {
-        self.pool.route.proxy.as_ref().map_or(&self.url.origin, |proxy| &proxy.server)
+        self.pool.route.proxy.as_ref().map_or(&self.request.url().origin, |proxy| &proxy.server)
     }
 
     /// The addresses asked for by [`Step::Resolve`].
@@ -370,6 +282,22 @@ impl Transfer {
     pub fn rest(&self) {
         if let Stage::AskShared(exchange) | Stage::ReadShared(exchange) = &self.stage {
             exchange.rest();
+        }
+    }
+
+    /// What was left with its connection, if that is its own: by a transfer before it, or by [`Transfer::keep`].
+    #[must_use]
+    pub fn kept(&self) -> Option<&Arc<dyn Keepsake>> {
+        match &self.stage {
+            Stage::Ask(link) | Stage::Read(link) => link.kept.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Leaves this with its connection, once the request goes out on one of its own.
+    pub fn keep(&mut self, kept: Arc<dyn Keepsake>) {
+        if let Stage::Ask(link) | Stage::Read(link) = &mut self.stage {
+            link.kept = Some(kept);
         }
     }
 
@@ -489,11 +417,11 @@ impl Transfer {
             return Err(Error::new(Kind::ConnectTime, format!("no connection to {} in time", self.first())));
         }
         if past(self.clocks.due) {
-            return Err(Error::new(Kind::DueTime, format!("no answer from {} in time", self.url.origin)));
+            return Err(Error::new(Kind::DueTime, format!("no answer from {} in time", self.request.url().origin)));
         }
         let idle = self.clocks.idle.and_then(|idle| self.clocks.seen.checked_add(idle));
         if reading && past(idle) {
-            return Err(Error::new(Kind::IdleTime, format!("no bytes from {} in time", self.url.origin)));
+            return Err(Error::new(Kind::IdleTime, format!("no bytes from {} in time", self.request.url().origin)));
         }
         Ok(())
     }
@@ -522,7 +450,7 @@ impl Transfer {
                     self.stage = Stage::Queue;
                     self.check(now)?;
                     let bell = self.bell.get_or_insert_default();
-                    match self.pool.join(&self.url.origin, bell, now) {
+                    match self.pool.join(&self.request.url().origin, bell, now) {
                         Joined::Later => return Ok(Step::Wait),
                         Joined::Session(session) => {
                             if self.trial == Trial::First {
@@ -560,12 +488,12 @@ impl Transfer {
                     let Some(proxy) = &self.pool.route.proxy else { continue };
                     // First TLS to the proxy itself, if it wants that.
                     let outcome = match link.handshake() {
-                        Ok(()) => greeting.go_on(&mut link, proxy, &self.url.origin),
+                        Ok(()) => greeting.go_on(&mut link, proxy, &self.request.url().origin),
                         Err(fault) => Err(fault.into()),
                     };
                     match outcome {
-                        Ok(()) if self.url.origin.tls => {
-                            let host = &self.url.origin.host;
+                        Ok(()) if self.request.url().origin.tls => {
+                            let host = &self.request.url().origin.host;
                             link.secure(self.pool.route.trust.connect(host, self.bell.is_some())?);
                             self.stage = Stage::Secure(link);
                         }
@@ -586,7 +514,7 @@ impl Transfer {
                         self.check(now)?;
                         return Ok(Step::Wait);
                     }
-                    Err(fault) => return Err(Self::unsecured(fault, &self.url.origin)),
+                    Err(fault) => return Err(Self::unsecured(fault, &self.request.url().origin)),
                 },
                 Stage::AskShared(mut exchange) => match exchange.head() {
                     Ok(Some(head)) => {
@@ -608,7 +536,7 @@ impl Transfer {
                         self.trial = Trial::Again;
                         self.stage = Stage::Queue;
                     }
-                    Err(error) => return Err(exchange.unanswered(&error, &self.url.origin)),
+                    Err(error) => return Err(exchange.unanswered(&error, &self.request.url().origin)),
                 },
                 Stage::Ask(mut link) => match self.ask(&mut link) {
                     Ok(true) => {
@@ -632,7 +560,8 @@ impl Transfer {
                         self.stage = Stage::Resolve;
                     }
                     Err(Unanswered::Closed(reason)) => {
-                        let message = format!("{} closed the connection without an answer: {reason}", self.url.origin);
+                        let message =
+                            format!("{} closed the connection without an answer: {reason}", self.request.url().origin);
                         return Err(Error::new(Kind::Cut, message));
                     }
                     Err(Unanswered::Error(error)) => return Err(error),
@@ -643,7 +572,7 @@ impl Transfer {
 
     /// The stage after a connection stands.
     fn connected(&mut self, mut link: Link, now: Instant) -> Result<Stage, Error> {
-        let (origin, trust) = (&self.url.origin, &self.pool.route.trust);
+        let (origin, trust) = (&self.request.url().origin, &self.pool.route.trust);
         match &self.pool.route.proxy {
             Some(proxy) => {
                 if proxy.server.tls {
@@ -714,7 +643,7 @@ impl Transfer {
                 }
                 // Who wants a client's certificate says so after the handshake (RFC 8446, section 6.2).
                 Err(Fault::Tls(error)) if self.trial != Trial::Reused && self.carry.is_empty() => {
-                    return Err(Unanswered::Error(tls::failure(&error, &self.url.origin)));
+                    return Err(Unanswered::Error(tls::failure(&error, &self.request.url().origin)));
                 }
                 Err(fault) => return Err(Unanswered::Closed(reason(&fault.into_io()))),
             }
@@ -727,7 +656,7 @@ impl Transfer {
                 if head.status < 200 {
                     continue; // a word in between (RFC 9110, section 15.2)
                 }
-                self.framing = Framing::of(&head, &self.request.method).map_err(Unanswered::Error)?;
+                self.framing = Framing::of(&head, self.request.method()).map_err(Unanswered::Error)?;
                 if !self.framing.is_over() {
                     self.coding_of(&head).map_err(Unanswered::Error)?;
                 }
@@ -760,7 +689,7 @@ impl Transfer {
         let persistent = unblocked && self.head.as_ref().is_some_and(|head| head.persistent);
         // What came behind the end of the body was not asked for.
         if persistent && self.sent == self.bytes.len() && self.carry.is_empty() {
-            self.pool.give(&self.url.origin, link, self.clocks.seen);
+            self.pool.give(&self.request.url().origin, link, self.clocks.seen);
         }
         self.carry = Vec::new();
     }
@@ -860,7 +789,8 @@ impl Transfer {
     /// The same on a connection that others share.
     fn receive_shared(&mut self, scratch: &mut [u8]) -> Result<Received, Error> {
         let Stage::ReadShared(exchange) = &mut self.stage else { return Ok(Received::End) };
-        let received = exchange.read(scratch).map_err(|error| http2::failure(&error, &self.url.origin, true))?;
+        let received =
+            exchange.read(scratch).map_err(|error| http2::failure(&error, &self.request.url().origin, true))?;
         let over = exchange.is_over();
         let now = Instant::now();
         if received.is_some() {
@@ -884,7 +814,8 @@ impl Transfer {
             self.abort();
             return Ok(());
         }
-        let message = format!("{} closed the connection in the middle of the response: {how}", self.url.origin);
+        let message =
+            format!("{} closed the connection in the middle of the response: {how}", self.request.url().origin);
         Err(Error::new(Kind::Cut, message))
     }
 }

@@ -320,8 +320,8 @@ fn a_request_and_its_response() {
     let url = penstock_engine::url::Url::parse(&server.url("/headers?q=1")).unwrap();
     let headers = [("X-Mixed", "caf\u{e9}"), ("Connection", "close"), ("Host", "other.example"), ("TE", "trailers")];
     let headers: Vec<_> = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let request = penstock_engine::transfer::Request::new("PUT", &url, headers, b"abc".to_vec()).unwrap();
-    let mut transfer = Transfer::new(pool.clone(), request, url, true);
+    let request = penstock_engine::request::Request::new("PUT", url, headers, b"abc".to_vec()).unwrap();
+    let mut transfer = Transfer::new(pool.clone(), request, true);
     assert_eq!(answered(&mut transfer).unwrap(), 200);
     let head = transfer.head().unwrap().clone();
     assert_eq!((head.version, head.reason.as_str()), ("HTTP/2", ""));

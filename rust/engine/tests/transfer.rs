@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use common::{Ends, LONG, Server, answered, ask, body, direct, settle, transfer};
 use penstock_engine::error::{Error, Kind};
-use penstock_engine::transfer::{Body, Request, Step, Transfer};
+use penstock_engine::request::Request;
+use penstock_engine::transfer::{Body, Step, Transfer};
 use penstock_engine::url::Url;
 use penstock_engine::wait;
 
@@ -154,8 +155,8 @@ fn answers_without_a_body_are_over_at_once() {
         });
         let (pool, url) = (direct(), Url::parse(&server.url()).unwrap());
         for _ in 0..2 {
-            let request = Request::new(method, &url, Vec::new(), Vec::new()).unwrap();
-            let mut transfer = Transfer::new(pool.clone(), request, url.clone(), true);
+            let request = Request::new(method, url.clone(), Vec::new(), Vec::new()).unwrap();
+            let mut transfer = Transfer::new(pool.clone(), request, true);
             answered(&mut transfer).unwrap();
             assert!(transfer.is_over(), "{method}");
             assert_eq!(body(&mut transfer), (Vec::new(), Ok(())));

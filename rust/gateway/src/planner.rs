@@ -25,15 +25,6 @@ pub struct Plan {
     pub dialect: Dialect,
     /// The tool whose arguments are the answer.
     pub answer_tool: Option<String>,
-    /// The answer comes in the client's own language and goes out as it is.
-    pub same: bool,
-}
-
-impl Plan {
-    #[must_use]
-    pub fn new(url: Url, headers: Vec<(String, String)>, body: Vec<u8>, family: Family, dialect: Dialect) -> Self {
-        Self { url, headers, body, family, dialect, answer_tool: None, same: false }
-    }
 }
 
 /// A response that was made elsewhere.

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
 use penstock_core::chunk::Head;
-use penstock_core::decoder::{Decoder, Family, Options, decode_response};
+use penstock_core::decoder::{Decoder, Dialect, Family, Options, decode_response};
 use penstock_core::error::{Class, Error};
 use penstock_core::json::Cursor;
 use penstock_core::policy::pool::{Cause, Outcome, Refusal, Request};
 use penstock_core::policy::retry::{FIRST_PAUSE, Failure};
 use penstock_core::usage::{Account as UsageAccount, Counts, Reasoning, Usage, openai_counts};
 use penstock_core::wire;
+use penstock_engine::request::Outline;
 use tokio::time::sleep;
 
 use crate::account::{Account, Ending, Leased};
@@ -25,7 +26,7 @@ use crate::planner::{self, Plan, Task};
 use crate::problem::{Problem, of_network};
 use crate::state::{Deployment, Group, Shared, State, unix_seconds, unix_time};
 use crate::tables::Plain;
-use crate::upstream::{Upstream, after, duration};
+use crate::upstream::{Upstream, after, duration, outline};
 
 /// Bytes that one event may have, and a whole response.
 const MAX_EVENT: usize = 16 << 20;
@@ -232,12 +233,12 @@ impl Pursuit {
         };
         let model = deployment.model(&group.table, &self.ask.model).into_owned();
         let mut options = self.ask.stream && !deployment.refuses_options.load(Ordering::Relaxed);
-        let (given, from, status, secrets) = loop {
-            let plan = self.plan(&deployment, &model, options).await?;
-            let (from, secrets, mut status) = (Instant::now(), secrets(&plan.headers), None);
-            let given = self.exchange(&deployment, plan, &mut status).await;
+        let (given, from, status, outline) = loop {
+            let words = self.plan(&deployment, &model, options).await?;
+            let (from, outline, mut status) = (Instant::now(), Arc::clone(&words.outline), None);
+            let given = self.exchange(&deployment, words, &mut status).await;
             if !(options && given.as_ref().is_err_and(refuses_options)) {
-                break (given, from, status, secrets);
+                break (given, from, status, outline);
             }
             // It is remembered, and the same is asked for without.
             deployment.refuses_options.store(true, Ordering::Relaxed);
@@ -253,7 +254,7 @@ impl Pursuit {
             }
             Err(failed) => failed,
         };
-        redact(&mut failed.problem.error, &secrets);
+        redact(&mut failed.problem.error, &secrets(outline.headers()));
         let error = &failed.problem.error;
         leased.settle(Outcome::of(Some(error.class), error.details.retry_after), None);
         if let Some(account) = &mut self.account {
@@ -297,27 +298,35 @@ impl Pursuit {
         (answer, told)
     }
 
+    fn streams(&self) -> bool {
+        self.ask.stream && self.operation != Operation::Embeddings
+    }
+
     /// How to put the request to a deployment; with `stream_options`, or without.
-    async fn plan(&self, deployment: &Deployment, model: &str, options: bool) -> Result<Plan, Problem> {
+    async fn plan(&self, deployment: &Deployment, model: &str, options: bool) -> Result<Words, Problem> {
         let (family, dialect) = (deployment.family, deployment.dialect);
+        let words = |outline: &Arc<Outline>, body| {
+            let same = self.operation == Operation::Messages;
+            Words { outline: Arc::clone(outline), body, family, dialect, answer_tool: None, same }
+        };
+        let stream = self.streams();
         if self.operation == Operation::Embeddings {
-            let (Some(url), Some(place)) = (&deployment.embeddings, &deployment.table.embeddings) else {
+            let Some(outline) = &deployment.embeddings else {
                 let message = format!("the deployment {} has no embeddings to pass on", deployment.table.id);
                 return Err(Problem::of_field("model", message));
             };
             let body = self.ask.plain(model, &Plain::default(), self.operation, false).unwrap_or_default();
-            return Ok(Plan::new(url.clone(), place.headers.clone(), body, family, dialect));
+            return Ok(words(outline, body));
         }
         let own = match self.operation {
             Operation::Messages => family == Family::Anthropic,
             _ => family == Family::Chat,
         };
         if own
-            && let (Some(url), Some(plain)) = (&deployment.plain, &deployment.table.plain)
+            && let (Some([whole, streamed]), Some(plain)) = (&deployment.plain, &deployment.table.plain)
             && let Some(body) = self.ask.plain(model, plain, self.operation, options)
         {
-            let plan = Plan::new(url.clone(), plain.headers.clone(), body, family, dialect);
-            return Ok(Plan { same: self.operation == Operation::Messages, ..plan });
+            return Ok(words(if stream { streamed } else { whole }, body));
         }
         let task = Task::Plan {
             id: self.account.as_ref().map_or("", Account::id).to_owned(),
@@ -329,7 +338,11 @@ impl Pursuit {
         let patience = deployment.table.timeouts.first_token.and_then(duration).unwrap_or(Duration::MAX);
         let planned = self.shared.planner.ask(task, self.ask.body.clone(), self.caller.describe());
         match tokio::time::timeout(patience, planned).await {
-            Ok(Some(planner::Outcome::Plan(plan))) => Ok(plan),
+            Ok(Some(planner::Outcome::Plan(plan))) => {
+                let Plan { url, headers, body, family, dialect, answer_tool } = plan;
+                let outline = outline(url, headers, stream).map_err(of_network)?;
+                Ok(Words { outline, body, family, dialect, answer_tool, same: false })
+            }
             Ok(Some(planner::Outcome::Refusal(problem))) => Err(problem),
             _ => {
                 let message = "the proxy cannot put this request into the words of its upstream now";
@@ -342,18 +355,13 @@ impl Pursuit {
     async fn exchange(
         &self,
         deployment: &Arc<Deployment>,
-        plan: Plan,
+        words: Words,
         status: &mut Option<u16>,
     ) -> Result<(Given, Told), Failed> {
-        let Plan { url, mut headers, body, family, dialect, answer_tool, same } = plan;
-        let stream = self.ask.stream && self.operation != Operation::Embeddings;
-        for (name, value) in usual_headers(stream) {
-            if !headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
-                headers.push((name.to_owned(), value.to_owned()));
-            }
-        }
+        let Words { outline, body, family, dialect, answer_tool, same } = words;
+        let stream = self.streams();
         let (pool, timeouts) = (Arc::clone(&deployment.pool), deployment.table.timeouts);
-        let mut upstream = Upstream::ask(pool, url, headers, body, timeouts, self.begun).await.map_err(of_network)?;
+        let mut upstream = Upstream::ask(pool, outline.with(body), timeouts, self.begun).await.map_err(of_network)?;
         let Some(head) = upstream.head() else {
             return Err(Error::new(Class::Connection, "the response has no head").into());
         };
@@ -421,6 +429,18 @@ impl Pursuit {
     }
 }
 
+/// A request in the words of an upstream.
+struct Words {
+    outline: Arc<Outline>,
+    body: Vec<u8>,
+    family: Family,
+    dialect: Dialect,
+    /// The tool whose arguments are the answer.
+    answer_tool: Option<String>,
+    /// The answer comes in the client's own language and goes out as it is.
+    same: bool,
+}
+
 /// An answer that has begun well.
 #[expect(clippy::large_enum_variant, reason = "one of these lives for a moment")]
 enum Given {
@@ -466,19 +486,6 @@ async fn rest(seconds: f64) {
     {
         sleep(time).await;
     }
-}
-
-/// What every request has that does not say otherwise.
-fn usual_headers(stream: bool) -> [(&'static str, &'static str); 4] {
-    let accept = if stream { "text/event-stream" } else { "application/json" };
-    // Compressed events wait for each other in the compressor.
-    let encoding = if stream { "identity" } else { "gzip, br, zstd" };
-    [
-        ("accept", accept),
-        ("content-type", "application/json"),
-        ("accept-encoding", encoding),
-        ("user-agent", concat!("penstock/", env!("CARGO_PKG_VERSION"))),
-    ]
 }
 
 /// What an upstream says beside its answer that its clients use.

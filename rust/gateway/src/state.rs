@@ -15,6 +15,7 @@ use penstock_core::policy::retry::Budget;
 use penstock_core::usage::{Reasoning, Usage};
 use penstock_engine::pool::{Http2, Pool, Route};
 use penstock_engine::proxy::Proxy;
+use penstock_engine::request::Outline;
 use penstock_engine::tls::{Authorities, Identity, Trust};
 use penstock_engine::url::Url;
 
@@ -23,7 +24,8 @@ use crate::keys::{Hash, Keys, hash_of};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::planner::Planner;
-use crate::tables::{self, Tables, Verify};
+use crate::tables::{self, Place, Plain, Tables, Verify};
+use crate::upstream::outline;
 
 /// Retries that there may be in any minute beside the part of its requests that the tables allow.
 const RESERVE: f64 = 100.0;
@@ -168,8 +170,9 @@ pub(crate) struct Deployment {
     pub(crate) family: Family,
     pub(crate) dialect: Dialect,
     pub(crate) pool: Arc<Pool>,
-    pub(crate) plain: Option<Url>,
-    pub(crate) embeddings: Option<Url>,
+    /// Of a plain request, for a whole answer and for a stream.
+    pub(crate) plain: Option<[Arc<Outline>; 2]>,
+    pub(crate) embeddings: Option<Arc<Outline>>,
     /// It has refused `stream_options`.
     pub(crate) refuses_options: AtomicBool,
 }
@@ -308,9 +311,15 @@ impl Deployment {
     fn new(table: tables::Deployment, pool: Arc<Pool>) -> Result<Self, String> {
         let dialect = dialect(&table.reasoning, &table.end)?;
         let family = family(&table.family)?;
-        let url = |text: &str| Url::parse(text).map_err(|error| error.message);
-        let plain = table.plain.as_ref().map(|plain| url(&plain.url)).transpose()?;
-        let embeddings = table.embeddings.as_ref().map(|place| url(&place.url)).transpose()?;
+        let outline = |url: &str, headers: &[(String, String)], stream| {
+            let outlined = Url::parse(url).and_then(|url| outline(url, headers.to_vec(), stream));
+            outlined.map_err(|error| error.message)
+        };
+        let plain = table.plain.as_ref().map(|Plain { url, headers, .. }| {
+            Ok::<_, String>([outline(url, headers, false)?, outline(url, headers, true)?])
+        });
+        let embeddings = table.embeddings.as_ref().map(|Place { url, headers }| outline(url, headers, false));
+        let (plain, embeddings) = (plain.transpose()?, embeddings.transpose()?);
         let refuses_options = AtomicBool::new(false);
         Ok(Self { table, family, dialect, pool, plain, embeddings, refuses_options })
     }

@@ -1,5 +1,6 @@
 //! A transfer of the engine, driven by tokio: the task that wants the bytes reads the socket itself.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -8,12 +9,15 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use penstock_engine::error::{Error, Kind};
 use penstock_engine::head::Head;
+use penstock_engine::link::Keepsake;
 use penstock_engine::pool::Pool;
-use penstock_engine::transfer::{Body, Request, Step, Transfer};
+use penstock_engine::request::{Outline, Request};
+use penstock_engine::transfer::{Body, Step, Transfer};
 use penstock_engine::url::Url;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -35,7 +39,6 @@ thread_local! {
 /// A request on its way, and its response.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    // Before the transfer, which may close the socket or give it away: the registration must have ended by then.
     watches: Vec<Watch>,
     transfer: Transfer,
     /// Where its connection may be shared.
@@ -53,9 +56,43 @@ type Timer = (Pin<Box<Sleep>>, Instant);
 /// A socket that this thread's runtime looks after.
 #[derive(Debug)]
 struct Watch {
-    socket: AsyncFd<Arc<TcpStream>>,
+    registration: Arc<Registration>,
     readable: bool,
     writable: bool,
+}
+
+/// It stays with its connection, from one request to the next.
+#[derive(Debug)]
+struct Registration {
+    socket: AsyncFd<Arc<TcpStream>>,
+    /// Whose runtime it is.
+    thread: ThreadId,
+}
+
+impl Keepsake for Registration {
+    fn is_quiet(&self) -> bool {
+        self.socket.try_io(Interest::READABLE, |_| Ok(())).is_err()
+    }
+}
+
+impl Watch {
+    fn new(socket: Arc<TcpStream>) -> Result<Self, Error> {
+        let socket = registered(socket).map_err(|error| cut(&error))?;
+        let registration = Arc::new(Registration { socket, thread: thread::current().id() });
+        Ok(Self { registration, readable: false, writable: false })
+    }
+
+    /// One that the transfer's connection came with.
+    fn kept(transfer: &Transfer) -> Option<Self> {
+        let kept: Arc<dyn Any + Send + Sync> = transfer.kept()?.clone();
+        let registration = kept.downcast::<Registration>().ok()?;
+        let ours = registration.thread == thread::current().id();
+        ours.then_some(Self { registration, readable: true, writable: false })
+    }
+
+    fn socket(&self) -> &AsyncFd<Arc<TcpStream>> {
+        &self.registration.socket
+    }
 }
 
 /// How it is told, by whoever drives the connection that they share, that there is something for it.
@@ -85,14 +122,11 @@ impl Upstream {
     /// Sends a request and waits for the head of its response.
     pub(crate) async fn ask(
         pool: Arc<Pool>,
-        url: Url,
-        headers: Vec<(String, String)>,
-        body: Vec<u8>,
+        request: Request,
         timeouts: Timeouts,
         begun: Instant,
     ) -> Result<Self, Error> {
-        let request = Request::new("POST", &url, headers, body)?;
-        let mut transfer = Transfer::new(pool, request, url, true);
+        let mut transfer = Transfer::new(pool, request, true);
         let now = Instant::now();
         transfer.clocks.connect = after(now, timeouts.connect);
         transfer.clocks.due = earlier(after(now, timeouts.first_token), after(begun, timeouts.total));
@@ -100,7 +134,8 @@ impl Upstream {
         if let Some(ring) = ring.clone() {
             transfer.on_ring(move || ring.ring());
         }
-        let mut upstream = Self { watches: Vec::new(), transfer, ring, untried: false, timer: None, timeouts, begun };
+        let watches = Watch::kept(&transfer).into_iter().collect();
+        let mut upstream = Self { watches, transfer, ring, untried: false, timer: None, timeouts, begun };
         upstream.answered().await?;
         Ok(upstream)
     }
@@ -111,7 +146,7 @@ impl Upstream {
             if ready {
                 match self.transfer.advance(Instant::now())? {
                     Step::Answered => break,
-                    Step::Wait => watch(&mut self.watches, &self.transfer)?,
+                    Step::Wait => watch(&mut self.watches, &mut self.transfer)?,
                     Step::Resolve(host, port) => {
                         let addresses = self.resolve(host, port).await?;
                         self.transfer.resolved(addresses, Instant::now());
@@ -126,7 +161,7 @@ impl Upstream {
         if self.transfer.is_over() || self.transfer.is_shared() {
             self.leave();
         } else if !self.watches.is_empty() {
-            watch(&mut self.watches, &self.transfer)?;
+            watch(&mut self.watches, &mut self.transfer)?;
         }
         self.untried = !self.transfer.is_drained();
         Ok(())
@@ -165,13 +200,13 @@ impl Upstream {
         let mut ready = self.ring.as_ref().is_some_and(|ring| ring.poll(context));
         for watch in &self.watches {
             if watch.readable
-                && let Poll::Ready(guard) = watch.socket.poll_read_ready(context)
+                && let Poll::Ready(guard) = watch.socket().poll_read_ready(context)
             {
                 guard.map_err(|error| cut(&error))?.clear_ready();
                 ready = true;
             }
             if watch.writable
-                && let Poll::Ready(guard) = watch.socket.poll_write_ready(context)
+                && let Poll::Ready(guard) = watch.socket().poll_write_ready(context)
             {
                 guard.map_err(|error| cut(&error))?.clear_ready();
                 ready = true;
@@ -208,7 +243,8 @@ impl Upstream {
             buffer.resize(SCRATCH, 0);
             loop {
                 let mut guard = match watches.first() {
-                    Some(watch) if !*untried && !transfer.is_pending() => match watch.socket.poll_read_ready(context) {
+                    Some(watch) if !*untried && !transfer.is_pending() => match watch.socket().poll_read_ready(context)
+                    {
                         Poll::Ready(guard) => Some(guard.map_err(|error| cut(&error))?),
                         // When it rings, the read says so.
                         Poll::Pending => {
@@ -271,7 +307,7 @@ impl Upstream {
             });
             match taken {
                 Ok(None) => {
-                    watch(&mut self.watches, &self.transfer)?;
+                    watch(&mut self.watches, &mut self.transfer)?;
                     ready!(self.poll_sockets(context))?;
                 }
                 Ok(Some(taken)) => {
@@ -316,18 +352,40 @@ impl Upstream {
     }
 }
 
-/// Has the runtime look after the sockets that the transfer waits for, and no others.
-fn watch(watches: &mut Vec<Watch>, transfer: &Transfer) -> Result<(), Error> {
-    let wants = transfer.wants();
-    watches.retain(|watch| wants.iter().any(|want| Arc::ptr_eq(&want.socket, watch.socket.get_ref())));
-    for want in wants {
-        let known = watches.iter_mut().find(|watch| Arc::ptr_eq(&want.socket, watch.socket.get_ref()));
-        if let Some(watch) = known {
-            (watch.readable, watch.writable) = (want.readable, want.writable);
-            continue;
+/// A request but for its body, with the headers that every request has that does not say otherwise.
+pub(crate) fn outline(url: Url, mut headers: Vec<(String, String)>, stream: bool) -> Result<Arc<Outline>, Error> {
+    let accept = if stream { "text/event-stream" } else { "application/json" };
+    // Compressed events wait for each other in the compressor.
+    let encoding = if stream { "identity" } else { "gzip, br, zstd" };
+    for (name, value) in [
+        ("accept", accept),
+        ("content-type", "application/json"),
+        ("accept-encoding", encoding),
+        ("user-agent", concat!("penstock/", env!("CARGO_PKG_VERSION"))),
+    ] {
+        if !headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            headers.push((name.to_owned(), value.to_owned()));
         }
-        let socket = registered(want.socket).map_err(|error| cut(&error))?;
-        watches.push(Watch { socket, readable: want.readable, writable: want.writable });
+    }
+    Outline::new("POST", url, headers).map(Arc::new)
+}
+
+/// Has the runtime look after the sockets that the transfer waits for, and no others.
+fn watch(watches: &mut Vec<Watch>, transfer: &mut Transfer) -> Result<(), Error> {
+    let wants = transfer.wants();
+    watches.retain(|watch| wants.iter().any(|want| Arc::ptr_eq(&want.socket, watch.socket().get_ref())));
+    for want in wants {
+        let known = watches.iter().position(|watch| Arc::ptr_eq(&want.socket, watch.socket().get_ref()));
+        let place = known.unwrap_or(watches.len());
+        if known.is_none() {
+            watches.push(Watch::new(want.socket)?);
+        }
+        if let Some(watch) = watches.get_mut(place) {
+            (watch.readable, watch.writable) = (want.readable, want.writable);
+        }
+    }
+    if let [watch] = watches.as_slice() {
+        transfer.keep(watch.registration.clone());
     }
     Ok(())
 }

@@ -1,5 +1,4 @@
-use std::fmt::Display;
-use std::io::Write as _;
+use itoa::{Buffer, Integer};
 
 use super::write_str;
 
@@ -58,9 +57,8 @@ impl<'o> Object<'o> {
         self.key(name).extend_from_slice(b"null");
     }
 
-    pub(crate) fn number(&mut self, name: &'static str, number: impl Display) {
-        // Writing into memory cannot fail.
-        let _ = write!(self.key(name), "{number}");
+    pub(crate) fn number(&mut self, name: &'static str, number: impl Integer) {
+        self.key(name).extend_from_slice(Buffer::new().format(number).as_bytes());
     }
 
     pub(crate) fn list<T>(

@@ -276,7 +276,12 @@ fn read_choice<'a>(
             b"delta" if cursor.kind()? == Kind::Object => delta = Some(read_delta(cursor, false)?),
             b"delta" => _ = cursor.skip()?,
             // A whole message: of a single response, or repeated beside the deltas.
-            b"message" if cursor.kind()? == Kind::Object => message = Some(cursor.skip()?),
+            b"message" if cursor.kind()? == Kind::Object => {
+                let before = cursor.rest();
+                let read = read_delta(cursor, true)?;
+                let raw = before.get(..before.len() - cursor.rest().len()).unwrap_or_default();
+                message = Some((read, raw));
+            }
             // Legacy completions; also a copy of the delta's content.
             b"text" => text = Some(cursor.skip()?),
             b"finish_reason" => {
@@ -305,13 +310,13 @@ fn read_choice<'a>(
         Ok(())
     })?;
     let whole = delta.is_none() && message.is_some();
-    let copies = [("message", message), ("text", text)];
+    let copies = [("message", message.as_ref().map(|(_, raw)| *raw)), ("text", text)];
     choice.delta = match (delta, message, text) {
         (Some(delta), ..) => {
             choice.extra.extend(copies.into_iter().filter_map(|(name, raw)| Some(Extra::new(Str::plain(name), raw?))));
             delta
         }
-        (None, Some(message), _) => read_delta(&mut Cursor::new(message), true)?,
+        (None, Some((message, _)), _) => message,
         (None, None, Some(text)) => Delta { content: text_field(&mut Cursor::new(text))?, ..Delta::default() },
         (None, None, None) => Delta::default(),
     };

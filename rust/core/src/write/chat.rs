@@ -88,7 +88,7 @@ impl Sink for ChatWriter {
 fn write_choice(choice: &Choice<'_>, places: &mut Places, out: &mut Vec<u8>) {
     let Choice { index, delta, finish_reason, logprobs, extra } = choice;
     let mut object = Object::begin(out);
-    object.number("index", index);
+    object.number("index", *index);
     write_delta(delta, places, object.key("delta"));
     field(&mut object, "logprobs", logprobs, |json, out| write_json(out, json));
     object.nullable("finish_reason", finish_reason.map(FinishReason::as_str));

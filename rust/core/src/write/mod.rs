@@ -214,6 +214,12 @@ impl Events {
         if let Some(place) = place
             && let (Some(before), Some(after)) = (last.get(..place.start), last.get(place.end..))
         {
+            let length = match text {
+                Text::Json(text) => text.raw().len(),
+                Text::Owned(text) => text.len(),
+            };
+            // Mostly it is all that goes out at once.
+            out.reserve(before.len() + length + after.len());
             out.extend_from_slice(before);
             push_text(out, text);
             out.extend_from_slice(after);

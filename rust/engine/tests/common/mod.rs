@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use penstock_engine::error::Error;
 use penstock_engine::pool::{Pool, Route};
 use penstock_engine::proxy::Proxy;
+use penstock_engine::request::Request;
 use penstock_engine::tls::{Authorities, Identity, Trust};
-use penstock_engine::transfer::{Body, Request, Step, Transfer};
+use penstock_engine::transfer::{Body, Step, Transfer};
 use penstock_engine::url::Url;
 use penstock_engine::wait;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd};
@@ -180,8 +181,8 @@ pub(crate) fn through(proxy: &str, trust: Trust) -> Arc<Pool> {
 
 pub(crate) fn transfer(pool: &Arc<Pool>, url: &str, body: &[u8]) -> Transfer {
     let url = Url::parse(url).unwrap();
-    let request = Request::new("POST", &url, Vec::new(), body.to_vec()).unwrap();
-    let mut transfer = Transfer::new(pool.clone(), request, url, true);
+    let request = Request::new("POST", url, Vec::new(), body.to_vec()).unwrap();
+    let mut transfer = Transfer::new(pool.clone(), request, true);
     transfer.clocks.due = Some(Instant::now() + LONG); // no test hangs
     transfer
 }
