@@ -741,6 +741,7 @@ class SpendRow(Mapping[str, Any]):
     def __len__(self) -> int: ...
     def keys(self) -> tuple[str, ...]: ...  # type: ignore[override]
     def get(self, name: str, default: Any = None, /) -> Any: ...
+    @property
     def record(self) -> tuple[Any, ...]:
         """The fields of `penstock.gateway.store.Record`, in their order."""
 

@@ -194,7 +194,7 @@ def test_a_row_knows_its_columns(proxy: Proxy, group: str, tmp_path: Path) -> No
     assert (row.get("no"), row.get("no", 7), "no" in row) == (None, 7, False)
     with pytest.raises(KeyError, match="no"):
         row["no"]
-    record = Record._make(row.record())
+    record = Record._make(row.record)
     assert (record.id, record.key_id, record.outcome) == (told["id"], told["key"], told["outcome"])
     store = Store(str(tmp_path / "spend.db"))
     assert store.write([row]) == 1

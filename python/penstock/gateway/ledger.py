@@ -30,7 +30,7 @@ from ..log import Seldom
 from .keyring import Keyring, KeyTable
 from .observe import usage_of
 from .spill import Segment, Spill
-from .store import BAD, Store, StoreDownError, cost_of, fit
+from .store import BAD, Store, StoreDownError, fit, spent_of
 
 MOST = 5_000
 """Rows in one transaction."""
@@ -233,7 +233,7 @@ class Ledger:
             if isinstance(row, str):
                 # The native module has no log of its own.
                 log.warning("%s", row)
-            elif row["cost"] is None and (cost := self._prices.cost(row)) is not None:
+            elif spent_of(row)[1] is None and row["cost"] is None and (cost := self._prices.cost(row)) is not None:
                 rows.append({**row, "cost": cost})
             else:
                 rows.append(row)
@@ -389,8 +389,8 @@ def _amounts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """What each key spent, in nano-dollars."""
     amounts: dict[str, int] = {}
     for row in rows:
-        key = row.get("key")
-        if key and (cost := cost_of(row)):
+        key, cost = spent_of(row)
+        if key and cost:
             amounts[key] = amounts.get(key, 0) + cost
     return amounts
 

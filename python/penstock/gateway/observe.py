@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from .keys import dollars
-from .store import record_of
+from .store import columns, record_of
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -30,6 +30,9 @@ LOGGED = (
     "reasoning_tokens", "usage_complete", "cost", "chunks", "trace",
 )  # fmt: skip
 """What a line of JSON has of a row, as far as it is known."""
+
+NameOf = Callable[[str], str | None]
+"""Gives the name of a key by its id, if it has one."""
 
 # What somebody else wrote must not steer a terminal, nor begin a line of its own.
 _STEERS = (*range(127, 160), 0x2028, 0x2029)
@@ -61,7 +64,7 @@ class AccessLog:
         form: str = "console",
         file: "TextIO | None" = None,
         *,
-        name_of: Callable[[str], str | None] = lambda _id: None,
+        name_of: NameOf = lambda _id: None,
     ) -> None:
         self._line = {"json": _json, "console": _console}[form]
         self._file = file
@@ -72,7 +75,7 @@ class AccessLog:
         """Writes the lines, until nobody reads them any more."""
         if self._gone:
             return
-        lines = [self._line(row, self._name_of(key) if (key := row["key"]) else None) for row in rows]
+        lines = [self._line(row, self._name_of) for row in rows]
         file = self._file or sys.stdout
         try:
             file.write("\n".join(lines) + "\n")
@@ -82,7 +85,7 @@ class AccessLog:
             log.warning("there are no more lines of requests: %s", error)
 
 
-def _json(row: Mapping[str, Any], name: str | None) -> str:
+def _json(row: Mapping[str, Any], name_of: NameOf) -> str:
     ended = row["started"] + (row.get("seconds") or 0.0)
     line: dict[str, Any] = {
         "time": datetime.fromtimestamp(ended, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -90,6 +93,7 @@ def _json(row: Mapping[str, Any], name: str | None) -> str:
         "event": "request",
     }
     line |= {field: value for field in LOGGED if (value := row.get(field)) is not None}
+    name = name_of(row["key"]) if row["key"] else None
     if name is not None:
         line["key_name"] = name
     reason = _reason(row)
@@ -104,29 +108,35 @@ def _json(row: Mapping[str, Any], name: str | None) -> str:
     return text if text.isascii() and "\x7f" not in text else text.translate(_ESCAPED)
 
 
-def _console(row: Mapping[str, Any], name: str | None) -> str:
-    told = record_of(row)
-    seconds = told.seconds or 0.0
-    line = f"{_clock(int(told.started + seconds))} {told.status or '---'} {seconds:.2f}s "
-    line += told.model_group or told.route or "-"
-    provider, model = told.provider, told.model
+_told = columns(
+    "id", "started", "seconds", "status", "model_group", "route", "provider", "model", "key_id", "prompt_tokens",
+    "completion_tokens", "cost", "outcome", "error", "attempts",
+)  # fmt: skip
+
+
+def _console(row: Mapping[str, Any], name_of: NameOf) -> str:
+    (
+        request, started, seconds, status, group, route, provider, model, key,
+        prompt, completion, cost, outcome, error, attempts,
+    ) = _told(record_of(row))  # fmt: skip
+    seconds = seconds or 0.0
+    line = f"{_clock(int(started + seconds))} {status or '---'} {seconds:.2f}s {group or route or '-'}"
     if provider or model:
         line += f" ({provider}/{model})" if provider and model else f" ({provider or model})"
-    prompt, completion = told.prompt_tokens, told.completion_tokens
     if prompt is not None or completion is not None:
         line += f" {'?' if prompt is None else prompt}+{'?' if completion is None else completion} tokens"
-    if told.cost is not None:
-        line += f" ${dollars(told.cost):.6f}"
-    if name is not None:
+    if cost is not None:
+        line += f" ${dollars(cost):.6f}"
+    if key and (name := name_of(key)) is not None:
         line += f" key={name}"
-    if told.outcome != "complete":
-        line += "".join(f" {part}" for part in (told.outcome, told.error) if part)
+    if outcome != "complete":
+        line += "".join(f" {part}" for part in (outcome, error) if part)
         reason = _reason(row)
         line += f" ({reason})" if reason else ""
-    tried = told.attempts.count('"deployment"')  # JSON: within a name the quotes would be escaped
+    tried = attempts.count('"deployment"')  # JSON: within a name the quotes would be escaped
     if tried > 1:
         line += f" {tried} attempts"
-    line += f" {told.id}"
+    line += f" {request}"
     return line if line.isprintable() else line.translate(_TAME)
 
 

@@ -166,6 +166,8 @@ class Planner:
 
     def observe(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Requests have ended. A token that was not accepted is forgotten: the next request has a new one."""
+        if not self._used:
+            return
         for row in rows:
             for attempt in row.get("attempts") or ():
                 if attempt.get("status") == UNAUTHORIZED:

@@ -17,7 +17,7 @@ from sqlalchemy import (
     column,
 )
 
-VERSION = "0002"
+VERSION = "0003"
 """The migration that these tables are of."""
 
 VERSION_TABLE = "penstock_version"
@@ -95,7 +95,6 @@ requests = Table(
     Column("trace", Text),
     Index("penstock_requests_started", "started"),
     Index("penstock_requests_key", "key_id", "started"),
-    Index("penstock_requests_model", "model", "started"),
 )
 
 daily = Table(

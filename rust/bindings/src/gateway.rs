@@ -17,7 +17,7 @@ use pyo3::types::{PyBytes, PyString};
 
 use crate::decoder::Input;
 use crate::network::{self, Headers};
-use crate::spend::SpendRow;
+use crate::spend::{SpendRow, Texts};
 
 #[pyclass(frozen, module = "penstock._native")]
 pub(crate) struct Gateway {
@@ -64,9 +64,10 @@ impl Gateway {
     #[pyo3(signature = (most, seconds, /))]
     fn take_rows<'py>(&self, py: Python<'py>, most: usize, seconds: f64) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let told = py.detach(|| self.gateway.take_rows(most, wait(seconds)));
+        let mut texts = Texts::default();
         told.into_iter()
             .map(|told| match told {
-                Told::Row(row) => Ok(Bound::new(py, SpendRow::new(row))?.into_any()),
+                Told::Row(row) => Ok(Bound::new(py, SpendRow::new(py, row, &mut texts)?)?.into_any()),
                 Told::Note(line) => Ok(PyString::new(py, &line).into_any()),
             })
             .collect()

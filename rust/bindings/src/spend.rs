@@ -4,92 +4,89 @@ use penstock_gateway::ledger::{Attempt, Row};
 use pyo3::IntoPyObjectExt as _;
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
-/// Nano-dollars in a dollar, and dollars that one request can cost at most.
-const NANO: f64 = 1e9;
-const MOST: f64 = 1e9;
+type Tell = for<'py> fn(Python<'py>, &Row) -> PyResult<Bound<'py, PyAny>>;
 
-const NAMES: [&str; 26] = [
-    "id",
-    "started",
-    "seconds",
-    "first_token",
-    "key",
-    "route",
-    "group",
-    "deployment",
-    "provider",
-    "model",
-    "stream",
-    "outcome",
-    "status",
-    "error",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "cached_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-    "usage_complete",
-    "cost",
-    "chunks",
-    "attempts",
-    "user",
-    "trace",
+/// What a row has, in this order, and how it is told.
+const FIELDS: [(&str, Tell); 26] = [
+    ("id", |py, row| row.id.as_str().into_bound_py_any(py)),
+    ("started", |py, row| row.started.into_bound_py_any(py)),
+    ("seconds", |py, row| row.seconds.into_bound_py_any(py)),
+    ("first_token", |py, row| row.first_token.into_bound_py_any(py)),
+    ("key", |py, row| row.key.as_deref().into_bound_py_any(py)),
+    ("route", |py, row| row.route.into_bound_py_any(py)),
+    ("group", |py, row| row.group.as_str().into_bound_py_any(py)),
+    ("deployment", |py, row| row.deployment.as_deref().into_bound_py_any(py)),
+    ("provider", |py, row| row.provider.as_deref().into_bound_py_any(py)),
+    ("model", |py, row| row.model.as_deref().into_bound_py_any(py)),
+    ("stream", |py, row| row.stream.into_bound_py_any(py)),
+    ("outcome", |py, row| row.outcome.into_bound_py_any(py)),
+    ("status", |py, row| row.status.into_bound_py_any(py)),
+    ("error", |py, row| row.error.into_bound_py_any(py)),
+    ("prompt_tokens", |py, row| row.prompt_tokens.into_bound_py_any(py)),
+    ("completion_tokens", |py, row| row.completion_tokens.into_bound_py_any(py)),
+    ("total_tokens", |py, row| row.total_tokens.into_bound_py_any(py)),
+    ("cached_tokens", |py, row| row.cached_tokens.into_bound_py_any(py)),
+    ("cache_write_tokens", |py, row| row.cache_write_tokens.into_bound_py_any(py)),
+    ("reasoning_tokens", |py, row| row.reasoning_tokens.into_bound_py_any(py)),
+    ("usage_complete", |py, row| row.usage_complete.into_bound_py_any(py)),
+    ("cost", |py, row| row.cost.into_bound_py_any(py)),
+    ("chunks", |py, row| row.chunks.into_bound_py_any(py)),
+    ("attempts", |py, row| {
+        let attempts: PyResult<Vec<_>> = row.attempts.iter().map(|attempt| told(py, attempt)).collect();
+        attempts?.into_bound_py_any(py)
+    }),
+    ("user", |py, row| row.user.as_deref().into_bound_py_any(py)),
+    ("trace", |py, row| row.trace.as_deref().into_bound_py_any(py)),
 ];
 
 #[pyclass(frozen, mapping, module = "penstock._native")]
 pub(crate) struct SpendRow {
     row: Box<Row>,
-    /// Whoever logs it wants them, and whoever writes it.
-    record: PyOnceLock<Py<PyTuple>>,
+    /// The fields of `penstock.gateway.store.Record`, in their order: whoever logs it wants them, and whoever writes it.
+    #[pyo3(get)]
+    record: Py<PyTuple>,
 }
 
 impl SpendRow {
-    pub(crate) fn new(row: Box<Row>) -> Self {
-        Self { row, record: PyOnceLock::new() }
+    pub(crate) fn new<'py>(py: Python<'py>, row: Box<Row>, texts: &mut Texts<'py>) -> PyResult<Self> {
+        let record = record(py, &row, texts)?.unbind();
+        Ok(Self { row, record })
     }
 
     /// None: there is no such name.
     fn find<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
-        fn of<'py, T: IntoPyObject<'py>>(py: Python<'py>, value: T) -> PyResult<Option<Bound<'py, PyAny>>> {
-            value.into_bound_py_any(py).map(Some)
+        FIELDS.iter().find(|(known, _)| *known == name).map(|(_, tell)| tell(py, &self.row)).transpose()
+    }
+}
+
+/// Texts of the row before: where the next one has the same, it is the same object.
+#[derive(Default)]
+pub(crate) struct Texts<'py> {
+    key: Text<'py>,
+    route: Text<'py>,
+    group: Text<'py>,
+    deployment: Text<'py>,
+    provider: Text<'py>,
+    model: Text<'py>,
+    outcome: Text<'py>,
+}
+
+#[derive(Default)]
+struct Text<'py>(Option<Bound<'py, PyString>>);
+
+impl<'py> Text<'py> {
+    fn of(&mut self, py: Python<'py>, text: &str) -> Bound<'py, PyAny> {
+        match &self.0 {
+            Some(last) if last.to_str().is_ok_and(|last| last == text) => last.clone(),
+            _ => self.0.insert(PyString::new(py, text)).clone(),
         }
-        let row = &*self.row;
-        match name {
-            "id" => of(py, &row.id),
-            "started" => of(py, row.started),
-            "seconds" => of(py, row.seconds),
-            "first_token" => of(py, row.first_token),
-            "key" => of(py, &row.key),
-            "route" => of(py, row.route),
-            "group" => of(py, &row.group),
-            "deployment" => of(py, &row.deployment),
-            "provider" => of(py, &row.provider),
-            "model" => of(py, &row.model),
-            "stream" => of(py, row.stream),
-            "outcome" => of(py, row.outcome),
-            "status" => of(py, row.status),
-            "error" => of(py, row.error),
-            "prompt_tokens" => of(py, row.prompt_tokens),
-            "completion_tokens" => of(py, row.completion_tokens),
-            "total_tokens" => of(py, row.total_tokens),
-            "cached_tokens" => of(py, row.cached_tokens),
-            "cache_write_tokens" => of(py, row.cache_write_tokens),
-            "reasoning_tokens" => of(py, row.reasoning_tokens),
-            "usage_complete" => of(py, row.usage_complete),
-            "cost" => of(py, row.cost),
-            "chunks" => of(py, row.chunks),
-            "attempts" => {
-                let attempts: PyResult<Vec<_>> = row.attempts.iter().map(|attempt| told(py, attempt)).collect();
-                of(py, attempts?)
-            }
-            "user" => of(py, &row.user),
-            "trace" => of(py, &row.trace),
-            _ => Ok(None),
-        }
+        .into_any()
+    }
+
+    fn maybe(&mut self, py: Python<'py>, text: Option<&str>) -> Bound<'py, PyAny> {
+        text.map_or_else(|| py.None().into_bound(py), |text| self.of(py, text))
     }
 }
 
@@ -110,19 +107,19 @@ fn told<'py>(py: Python<'py>, attempt: &Attempt) -> PyResult<Bound<'py, PyDict>>
 #[expect(clippy::unused_self, reason = "Python's protocols have one")]
 impl SpendRow {
     fn __len__(&self) -> usize {
-        NAMES.len()
+        FIELDS.len()
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        Ok(PyTuple::new(py, NAMES)?.try_iter()?.into_any())
+        Ok(self.keys(py)?.try_iter()?.into_any())
     }
 
     fn __contains__(&self, name: &str) -> bool {
-        NAMES.contains(&name)
+        FIELDS.iter().any(|(known, _)| *known == name)
     }
 
     fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, NAMES)
+        PyTuple::new(py, FIELDS.map(|(name, _)| name))
     }
 
     fn __getitem__<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
@@ -138,36 +135,29 @@ impl SpendRow {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         Ok(self.find(py, name)?.or(default))
     }
-
-    /// The fields of `penstock.gateway.store.Record`, in their order.
-    fn record<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyTuple>> {
-        Ok(self.record.get_or_try_init(py, || record(py, &self.row).map(Bound::unbind))?.bind(py))
-    }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a whole number, and 64 bits hold nine times the most")]
-fn record<'py>(py: Python<'py>, row: &Row) -> PyResult<Bound<'py, PyTuple>> {
-    let nano = row.cost.filter(|cost| (0.0..=MOST).contains(cost)).map(|cost| (cost * NANO).round_ties_even() as i64);
+fn record<'py>(py: Python<'py>, row: &Row, texts: &mut Texts<'py>) -> PyResult<Bound<'py, PyTuple>> {
     let items = [
         row.id.as_str().into_bound_py_any(py)?,
         row.started.into_bound_py_any(py)?,
         row.seconds.into_bound_py_any(py)?,
-        row.route.into_bound_py_any(py)?,
-        row.group.as_str().into_bound_py_any(py)?,
-        row.outcome.into_bound_py_any(py)?,
+        texts.route.of(py, row.route),
+        texts.group.of(py, &row.group),
+        texts.outcome.of(py, row.outcome),
         row.status.into_bound_py_any(py)?,
         Attempt::json(&row.attempts).into_bound_py_any(py)?,
         u8::from(row.stream).into_bound_py_any(py)?,
         u8::from(row.usage_complete).into_bound_py_any(py)?,
         row.chunks.into_bound_py_any(py)?,
-        row.deployment.as_deref().into_bound_py_any(py)?,
-        row.provider.as_deref().into_bound_py_any(py)?,
-        row.model.as_deref().into_bound_py_any(py)?,
+        texts.deployment.maybe(py, row.deployment.as_deref()),
+        texts.provider.maybe(py, row.provider.as_deref()),
+        texts.model.maybe(py, row.model.as_deref()),
         row.total_tokens.into_bound_py_any(py)?,
         row.prompt_tokens.into_bound_py_any(py)?,
         row.completion_tokens.into_bound_py_any(py)?,
-        row.key.as_deref().into_bound_py_any(py)?,
-        nano.into_bound_py_any(py)?,
+        texts.key.maybe(py, row.key.as_deref()),
+        row.billionths().into_bound_py_any(py)?,
         row.cached_tokens.into_bound_py_any(py)?,
         row.reasoning_tokens.into_bound_py_any(py)?,
         row.first_token.into_bound_py_any(py)?,

@@ -74,10 +74,10 @@ pub(crate) enum Verdict {
     Spent,
 }
 
-/// Billionths, from US dollars.
+/// Billionths, from US dollars. A half goes to the even one, as Python's `round` has it, which reckons some of them too.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "out of range it saturates")]
 pub(crate) fn billionths(dollars: f64) -> u64 {
-    (dollars * 1e9).round() as u64
+    (dollars * 1e9).round_ties_even() as u64
 }
 
 /// US dollars, from billionths.
@@ -680,6 +680,7 @@ mod tests {
     #[test]
     fn money_is_whole_billionths() {
         assert_eq!(billionths(0.1 + 0.2), 300_000_000);
+        assert_eq!([0.5e-9, 1.5e-9, 2.5e-9].map(billionths), [0, 2, 2]);
         assert_eq!(billionths(-1.0), 0);
         assert_eq!(billionths(f64::NAN), 0);
         assert!((dollars(billionths(12.345_678_901)) - 12.345_678_901).abs() < 1e-9);

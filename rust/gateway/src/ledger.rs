@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::commons::billionths;
 use crate::keys::Key;
 
 /// One request, from its acceptance to its end. Times are in seconds, `started` since 1970.
@@ -46,7 +47,16 @@ const LONGEST: usize = 512;
 /// No request has as many tokens. A provider that reports more reports nonsense, which is not counted.
 const HIGHEST: u64 = 1 << 40;
 
+/// Dollars that one request can cost at most.
+const MOST: f64 = 1e9;
+
 impl Row {
+    /// What it cost, as the books have it. None: not known.
+    #[must_use]
+    pub fn billionths(&self) -> Option<u64> {
+        self.cost.filter(|cost| (0.0..=MOST).contains(cost)).map(billionths)
+    }
+
     /// Makes it fit a database, which takes it as it is: what clients and upstreams say has any length.
     fn fit(&mut self) {
         let texts = [&mut self.deployment, &mut self.provider, &mut self.model, &mut self.user, &mut self.trace];
