@@ -69,6 +69,10 @@ def subjects() -> dict[str, Subject]:
         "litellm, asyncio": Subject(ASYNCIO, "litellm", peers.litellm_async, slow=True),
         "raw socket + orjson, by hand": Subject(BLOCKING, "", peers.socket_orjson, speaks=("http",)),
         "raw socket, bytes only": Subject(BLOCKING, "", peers.socket_bytes, speaks=("http",)),
+        "add_reader + orjson, by hand, asyncio": Subject(ASYNCIO, "", peers.reader_orjson_async, speaks=("http",)),
+        "add_reader + orjson, by hand, uvloop": Subject(UVLOOP, "", peers.reader_orjson_async, speaks=("http",)),
+        "add_reader, bytes only, asyncio": Subject(ASYNCIO, "", peers.reader_bytes_async, speaks=("http",)),
+        "add_reader, bytes only, uvloop": Subject(UVLOOP, "", peers.reader_bytes_async, speaks=("http",)),
         "epoll, bytes only": Subject(EPOLL, "", peers.epoll_bytes, speaks=("http",)),
         "penstock, HTTP/2": Subject(BLOCKING, "penstock", over_http2(peers.penstock), speaks=("http2",)),
         "penstock, HTTP/2, asyncio": Subject(ASYNCIO, "penstock", over_http2(peers.penstock_async), speaks=("http2",)),
@@ -115,12 +119,19 @@ CELLS = {
     "one stream, a chunk each 2 ms": Cell("/plain/pace/300/2/v1", ANY, blocking_anchor=RAW),
     # At 5 ms a core is full for some: they fall behind, read several events at once, and seem to get cheaper.
     "200 streams, a chunk each 10 ms": Cell("/plain/pace/100/10/v1", LOOPS, at_once=200),
+    # Above, the times of the requests decide how many chunks come together: a client that sends its requests at once is
+    # woken up once for 200 streams ever after, one that sends each as soon as it can for each chunk. Here all meet the
+    # same: as many moments as streams, as it is with streams that have nothing to do with each other.
+    "200 streams apart, a chunk each 10 ms": Cell("/plain/pace/100/10/apart/v1", LOOPS, at_once=200),
     "1,000 streams, a chunk each 50 ms": Cell("/plain/pace/40/50/v1", LOOPS, at_once=1000),
     "50 threads, a chunk each 10 ms": Cell("/plain/pace/100/10/v1", (BLOCKING,), at_once=50, blocking_anchor=RAW),
     "latency, one stream, a chunk each 2 ms": Cell("/plain/pace/300/2/stamped/v1", ANY, blocking_anchor=RAW),
     "latency, 100 streams, a chunk each 50 ms": Cell("/plain/pace/40/50/stamped/v1", LOOPS, at_once=100),
     "TLS, burst": Cell("/plain/burst/2000/v1", ANY, times=3, speaks="https"),
     "TLS, 200 streams, a chunk each 10 ms": Cell("/plain/pace/100/10/v1", LOOPS, at_once=200, speaks="https"),
+    "TLS, 200 streams apart, a chunk each 10 ms": Cell(
+        "/plain/pace/100/10/apart/v1", LOOPS, at_once=200, speaks="https"
+    ),
     "HTTP/2, burst": Cell("/plain/burst/2000/v1", ANY, times=3, speaks="http2"),
     "HTTP/2, 200 streams, a chunk each 10 ms": Cell("/plain/pace/100/10/v1", LOOPS, at_once=200, speaks="http2"),
 }

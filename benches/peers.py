@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 Run = Callable[[], tuple[int, int]]
 AsyncRun = Callable[[], Awaitable[tuple[int, int]]]
+Feed = Callable[[bytes], tuple[int, int]]
+"""What is done with the bytes of a stream as they come: (chunks, characters) in them."""
 Take = Callable[[Any], int]
 """What is done with a text, or with the bytes where nothing is parsed: counts its characters, or the chunks in them."""
 
@@ -19,6 +21,8 @@ MESSAGES: Any = [{"role": "user", "content": "Hello!"}]
 OPTIONS: Any = {"include_usage": True}
 BODY = {"model": MODEL, "messages": MESSAGES, "stream": True, "stream_options": OPTIONS}
 KEY = "sk-test"
+LAST = b"0\r\n\r\n"
+"""How a chunked body ends, for those who read it without HTTP."""
 os.environ["OPENAI_API_KEY"] = KEY
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it would fetch its prices from the network
 
@@ -308,7 +312,7 @@ def socket_bytes(base: str, *, take: Take = chunks_in) -> Run:
         connection.sendall(request)
         count = 0
         data = b""
-        while not data.endswith(b"0\r\n\r\n"):
+        while not data.endswith(LAST):
             data = connection.recv(65536)
             count += take(data)
         return count, 0
@@ -316,31 +320,94 @@ def socket_bytes(base: str, *, take: Take = chunks_in) -> Run:
     return run
 
 
-def socket_orjson(base: str, *, take: Take = len) -> Run:
-    """The least that reads texts: no HTTP, no usage kept, no error seen. It takes what this one server sends."""
-    import socket
-
+def texts_by_hand(take: Take) -> Feed:
+    """The least that reads a stream's texts: no HTTP, no usage kept, no error seen. It takes what this server sends."""
     import orjson
+
+    rest = b""
+
+    def feed(data: bytes) -> tuple[int, int]:
+        nonlocal rest
+        *lines, rest = (rest + data).split(b"\n")
+        count = size = 0
+        for line in lines:
+            if line.startswith(b"data: {"):
+                chunk = orjson.loads(line[6:])
+                count += 1
+                if chunk["choices"]:
+                    size += take(chunk["choices"][0]["delta"].get("content") or "")
+        return count, size
+
+    return feed
+
+
+def socket_orjson(base: str, *, take: Take = len) -> Run:
+    """A blocking socket, and `texts_by_hand`."""
+    import socket
 
     address, request = raw(base)
     connection = socket.create_connection(address)
 
     def run() -> tuple[int, int]:
+        feed = texts_by_hand(take)
         connection.sendall(request)
         count = size = 0
-        data = rest = b""
-        while not data.endswith(b"0\r\n\r\n"):
+        data = b""
+        while not data.endswith(LAST):
             data = connection.recv(65536)
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                if line.startswith(b"data: {"):
-                    chunk = orjson.loads(line[6:])
-                    count += 1
-                    if chunk["choices"]:
-                        size += take(chunk["choices"][0]["delta"].get("content") or "")
+            found, text = feed(data)
+            count += found
+            size += text
         return count, size
 
     return run
+
+
+def reader_async(base: str, begin: Callable[[], Feed]) -> AsyncRun:
+    """The least that reads in the caller's event loop, which calls when there is something: no task before the end.
+
+    What a stream brings goes into what `begin` gives for it.
+    """
+    import asyncio
+    import socket
+
+    address, request = raw(base)
+    idle: list[socket.socket] = []
+
+    async def run() -> tuple[int, int]:
+        loop = asyncio.get_running_loop()
+        connection = idle.pop() if idle else socket.create_connection(address)
+        connection.setblocking(False)
+        connection.sendall(request)
+        feed, over = begin(), loop.create_future()
+        count = size = 0
+
+        def ready() -> None:
+            nonlocal count, size
+            data = connection.recv(65536)
+            found, text = feed(data)
+            count += found
+            size += text
+            if data.endswith(LAST) or not data:
+                loop.remove_reader(connection)
+                over.set_result(None)
+
+        loop.add_reader(connection, ready)
+        await over
+        idle.append(connection)
+        return count, size
+
+    return run
+
+
+def reader_bytes_async(base: str, *, take: Take = chunks_in) -> AsyncRun:
+    """Nothing that parses in the caller's event loop can do with less."""
+    return reader_async(base, lambda: lambda data: (take(data), 0))
+
+
+def reader_orjson_async(base: str, *, take: Take = len) -> AsyncRun:
+    """The texts are read, but given to no task."""
+    return reader_async(base, lambda: texts_by_hand(take))
 
 
 def epoll_bytes(base: str, streams: int, *, take: Take = chunks_in) -> Run:
@@ -364,7 +431,7 @@ def epoll_bytes(base: str, streams: int, *, take: Take = chunks_in) -> Run:
             for number, _ in poll.poll():
                 data = connections[number].recv(65536)
                 count += take(data)
-                if data.endswith(b"0\r\n\r\n") or not data:
+                if data.endswith(LAST) or not data:
                     open_ -= 1
         return count, 0
 

@@ -19,8 +19,9 @@ def serve(*words: str) -> Iterator[str]:
 
     `/plain` and `/padded` are the streams, what follows is the shape: `/plain/burst/N/v1`, `/plain/each/N/v1`,
     `/plain/pace/N/MS/v1`, and with the time of its writing before each text `/plain/pace/N/MS/stamped/v1`; `after/MS`
-    behind the numbers holds the head back. `/profile` is `/plain` with one text of 8 KiB, `/anthropic` the same answer
-    in another family's events, `/answer/v1` one without streaming.
+    behind the numbers holds the head back, and `apart` behind that gives each stream a place of its own in time.
+    `/profile` is `/plain` with one text of 8 KiB, `/anthropic` the same answer in another family's events, `/answer/v1`
+    one without streaming.
     """
     with tempfile.TemporaryDirectory() as folder:
         recordings = {

@@ -570,8 +570,11 @@ class Stream(_Handle[R_co]):
         flow.settle("left")
         flow.watch.shut()  # wakes a reader in another thread, which closing would not
         run(flow.close())
-        with suppress(ValueError):  # another thread is inside; it finds the connection closed
-            self._chunks.close()
+        # Another thread that is inside finds the connection closed. CPython 3.11 looks for what a generator waits for
+        # before it looks whether it runs, and once in some hundred times that was a crash.
+        with suppress(ValueError):
+            if not self._chunks.gi_running:
+                self._chunks.close()
 
     def text(self) -> Iterator[str]:
         """The text of choice 0: a non-empty str per delta. Cheaper than chunks, for nothing else is built or kept."""

@@ -86,7 +86,7 @@ impl Connection {
     }
 
     fn begin(&mut self, mut asked: Asked) -> Result<Next> {
-        self.due = Instant::now();
+        self.due = Instant::now() + milliseconds(asked.lag);
         if let Some(after) = asked.after {
             self.due += milliseconds(after);
         } else {

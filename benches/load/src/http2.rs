@@ -75,6 +75,10 @@ async fn answer(
     }
     let head = Response::builder().header("content-type", "text/event-stream; charset=utf-8").body(());
     let mut stream = respond.send_response(head.unwrap_or_default(), false)?;
+    if asked.lag > 0.0 {
+        due += milliseconds(asked.lag);
+        sleep_until(due).await;
+    }
     pieces(&mut asked, &mut stream, due).await
 }
 

@@ -1,5 +1,6 @@
 //! The streams that are served: files of server-sent events, cut and framed once.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,6 +13,8 @@ const END: &[u8] = b"0\r\n\r\n";
 const TEXTS: [&[u8]; 2] = [b"\"content\":\"", b"\"text\":\""];
 /// Nanoseconds since 1970, in as many digits until 2286.
 const DIGITS: usize = 19;
+/// Multiples of it, without what is before the point, are spread as evenly as can be, however many there are.
+const GOLDEN: f64 = 0.618_033_988_749_894_8;
 /// The finish reason, the usage and the mark of the end; or a block's end, the usage and the message's end.
 const LAST: usize = 3;
 
@@ -84,6 +87,8 @@ pub(crate) struct Asked {
     pub(crate) every: Option<f64>,
     /// Milliseconds before the head.
     pub(crate) after: Option<f64>,
+    /// Milliseconds from now to the first piece.
+    pub(crate) lag: f64,
     next: usize,
 }
 
@@ -143,6 +148,8 @@ enum Recording {
 #[derive(Debug, Default)]
 pub(crate) struct Library {
     recordings: HashMap<String, Recording>,
+    /// Streams that were to be apart.
+    apart: Cell<u32>,
 }
 
 impl Library {
@@ -184,8 +191,21 @@ impl Library {
             _ => return Err(format!("expected burst, each or pace, got {shape:?}")),
         };
         let after = words.next_if_eq(&"after").map(|_| milliseconds(words.next())).transpose()?;
+        let apart = words.next_if_eq(&"apart").is_some();
+        let lag = every.filter(|every| apart && *every > 0.0).map_or(0.0, |every| self.lag(every));
         let events = if words.next_if_eq(&"stamped").is_some() { stamped } else { plain };
-        Ok(Found::Stream(Asked { events: Rc::clone(events), count, every, after, next: 0 }))
+        Ok(Found::Stream(Asked { events: Rc::clone(events), count, every, after, lag, next: 0 }))
+    }
+
+    /// Each stream in its own place between two ticks of a clock that all have in common. When it is left to the
+    /// requests, a client that sends many at once gets many pieces at once from then on, and wakes up once for all of
+    /// them; one that sends them evenly wakes up for each.
+    fn lag(&self, every: f64) -> f64 {
+        let number = self.apart.get().wrapping_add(1);
+        self.apart.set(number);
+        let place = (f64::from(number) * GOLDEN).fract() * every;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1000.0;
+        (place - now).rem_euclid(every)
     }
 }
 
@@ -233,6 +253,24 @@ mod tests {
     fn a_stream_may_begin_late() {
         let asked = asked("/plain/pace/1/2.5/after/10/stamped/v1");
         assert_eq!((asked.every, asked.after), (Some(2.5), Some(10.0)));
+    }
+
+    #[test]
+    fn streams_apart_begin_in_places_of_their_own() {
+        let mut library = Library::default();
+        library.insert("plain", EVENTS, 1).unwrap();
+        let mut places: Vec<_> = (0..8)
+            .map(|_| {
+                let Found::Stream(asked) = library.find("/plain/pace/1/100000/apart/v1").unwrap() else {
+                    unreachable!()
+                };
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() * 1000.0;
+                (now + asked.lag).rem_euclid(100_000.0)
+            })
+            .collect();
+        places.sort_by(f64::total_cmp);
+        assert!(places.iter().zip(places.iter().skip(1)).all(|(one, next)| next - one > 5000.0), "{places:?}");
+        assert!(asked("/plain/pace/1/100000/v1").lag.abs() < f64::EPSILON);
     }
 
     #[test]

@@ -7,10 +7,11 @@ use penstock_engine::transfer::{self, Body, Line, Step};
 use penstock_engine::wait::Want;
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyBytes, PyDict, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::connections::Connections;
 use crate::decoder::{Decoder, Input, busy};
@@ -53,7 +54,7 @@ impl Waiter {
     fn wake_now(&self, transfer: &Bound<'_, AsyncTransfer>) -> PyResult<()> {
         let py = transfer.py();
         match &self.context {
-            Some(context) => context.call_method1(py, intern!(py, "run"), (&self.wake, transfer)).map(drop),
+            Some(context) => run_in(context.bind(py), self.wake.bind(py), transfer),
             None => self.wake.call1(py, (transfer,)).map(drop),
         }
     }
@@ -297,6 +298,29 @@ impl AsyncTransfer {
     }
 }
 
+/// `context.run(wake, transfer)`, without the bound method and the tuple that `call_method1` would make for each chunk.
+fn run_in(context: &Bound<'_, PyAny>, wake: &Bound<'_, PyAny>, transfer: &Bound<'_, AsyncTransfer>) -> PyResult<()> {
+    let (py, end) = (context.py(), std::ptr::null_mut::<ffi::PyObject>());
+    let name = intern!(py, "run").as_ptr();
+    // SAFETY: all are objects that live as long as this call, and a null ends them, as the function asks for.
+    unsafe {
+        let given = ffi::PyObject_CallMethodObjArgs(context.as_ptr(), name, wake.as_ptr(), transfer.as_ptr(), end);
+        Bound::from_owned_ptr_or_err(py, given).map(drop)
+    }
+}
+
+/// Ends an iteration with a value. Who awaits takes it as it is set here, up to Python 3.11 without an exception's
+/// having been made for it; a `PyErr` makes one always, for 1,400 instructions a chunk.
+fn finish_with(py: Python<'_>, item: Option<Py<PyAny>>) -> PyResult<()> {
+    let item = item.unwrap_or_else(|| py.None());
+    if item.bind(py).is_instance_of::<PyTuple>() {
+        return Err(PyStopIteration::new_err((item,))); // it would be taken for the arguments
+    }
+    // SAFETY: both are objects; the iteration ends with the exception that is set.
+    unsafe { ffi::PyErr_SetObject(ffi::PyExc_StopIteration, item.as_ptr()) };
+    Ok(())
+}
+
 #[cfg(unix)]
 fn number(want: &Want) -> i64 {
     use std::os::fd::AsRawFd;
@@ -412,14 +436,14 @@ impl AsyncTransfer {
         slf
     }
 
-    fn __next__(slf: &Bound<'_, Self>) -> PyResult<Py<Self>> {
+    fn __next__(slf: &Bound<'_, Self>) -> PyResult<Option<Py<Self>>> {
         let mut state = slf.get().lock()?;
         match state.outcome.take() {
             None => {
                 state.blocking = true;
-                Ok(slf.clone().unbind())
+                Ok(Some(slf.clone().unbind()))
             }
-            Some(Ok(item)) => Err(PyStopIteration::new_err((item,))),
+            Some(Ok(item)) => finish_with(slf.py(), item).map(|()| None),
             Some(Err(error)) => Err(error),
         }
     }
