@@ -570,8 +570,8 @@ class Stream(_Handle[R_co]):
         flow.settle("left")
         flow.watch.shut()  # wakes a reader in another thread, which closing would not
         run(flow.close())
-        # Another thread that is inside finds the connection closed. CPython 3.11 looks for what a generator waits for
-        # before it looks whether it runs, and once in some hundred times that was a crash.
+        # Another thread that is inside finds the connection closed. To close a generator that runs there is an error,
+        # and on CPython 3.11 it has crashed.
         with suppress(ValueError):
             if not self._chunks.gi_running:
                 self._chunks.close()

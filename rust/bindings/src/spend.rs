@@ -93,7 +93,7 @@ impl<'py> Text<'py> {
 fn told<'py>(py: Python<'py>, attempt: &Attempt) -> PyResult<Bound<'py, PyDict>> {
     let Attempt { deployment, status, error, reason, seconds } = attempt;
     let told = PyDict::new(py);
-    told.set_item("deployment", deployment)?;
+    told.set_item("deployment", &**deployment)?;
     told.set_item("status", status)?;
     told.set_item("error", error)?;
     if let Some(reason) = reason {

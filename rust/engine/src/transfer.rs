@@ -1,5 +1,6 @@
 //! One request on its way over one connection, and its response.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -22,6 +23,11 @@ use crate::wait::{self, Want};
 
 /// Bytes that one read takes at most while the head is awaited.
 const HEAD_READ: usize = 4 << 10;
+
+thread_local! {
+    /// Where they go first: most heads are far shorter.
+    static HEAD: RefCell<[u8; HEAD_READ]> = const { RefCell::new([0; HEAD_READ]) };
+}
 
 /// What a transfer waits for, until its response begins.
 #[derive(Debug, PartialEq, Eq)]
@@ -183,7 +189,7 @@ impl Transfer {
     }
 
     fn begun(mut self) -> Self {
-        self.begin(Instant::now());
+        self.begin(self.clocks.seen);
         self
     }
 
@@ -628,10 +634,12 @@ impl Transfer {
             broken = Some(fault.into_io());
         }
         loop {
-            let begin = self.carry.len();
-            self.carry.resize(begin + HEAD_READ, 0);
-            let outcome = link.read(self.carry.get_mut(begin..).unwrap_or_default());
-            self.carry.truncate(begin + *outcome.as_ref().unwrap_or(&0));
+            let outcome = HEAD.with_borrow_mut(|buffer| {
+                let outcome = link.read(buffer);
+                let count = *outcome.as_ref().unwrap_or(&0);
+                self.carry.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                outcome
+            });
             match outcome {
                 Ok(0) => return Err(Unanswered::Closed(broken.map_or_else(|| "it ended".to_owned(), |e| reason(&e)))),
                 Ok(count) => self.full = count == HEAD_READ,

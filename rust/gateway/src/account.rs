@@ -110,10 +110,10 @@ impl Account {
     }
 
     /// Who answers.
-    pub(crate) fn answered_by(&mut self, deployment: &Deployment, model: &str) {
+    pub(crate) fn answered_by(&mut self, deployment: &Deployment, model: Arc<str>) {
         self.row.deployment = Some(deployment.table.id.clone());
         self.row.provider = Some(deployment.table.provider.clone());
-        self.row.model = Some(model.to_owned());
+        self.row.model = Some(model);
     }
 
     /// The first token is there.
@@ -163,6 +163,7 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         let shared = &self.shared;
+        let now = shared.now();
         self.row.seconds = self.begun.elapsed().as_secs_f64();
         if self.row.outcome == Ending::Left.name() && shared.cutting.load(Ordering::Acquire) {
             // It did not go: it was sent away.
@@ -173,10 +174,10 @@ impl Drop for Account {
         let key = self.hold.as_ref().map(Hold::key);
         if let Some(hold) = self.hold.take() {
             let tokens = self.row.total_tokens.filter(|_| self.row.usage_complete);
-            hold.settle(tokens, self.row.cost, shared.now());
+            hold.settle(tokens, self.row.cost, now);
         }
         let group = shared.state.load().group(&self.row.group);
-        shared.metrics.ended(&self.row, group.as_ref().map(|group| group.table.name.as_str()), shared.now());
+        shared.metrics.ended(&self.row, group.as_ref().map(|group| group.table.name.as_str()), now);
         shared.ledger.put(std::mem::take(&mut self.row), key);
         shared.busy.fetch_sub(1, Ordering::AcqRel);
     }

@@ -19,7 +19,7 @@ pub(crate) type Hash = [u8; 32];
 #[serde(deny_unknown_fields)]
 pub(crate) struct Row {
     /// SHA-256 of the key, as hexadecimal digits.
-    id: String,
+    id: Arc<str>,
     #[serde(default)]
     name: Option<String>,
     /// Names of models, `*` at the end of one standing for anything; none is all.
@@ -93,7 +93,7 @@ impl Caller {
             })
     }
 
-    pub(crate) fn id(&self) -> Option<String> {
+    pub(crate) fn id(&self) -> Option<Arc<str>> {
         match self {
             Self::Key(key) => Some(key.row().id.clone()),
             _ => None,

@@ -16,12 +16,12 @@ pub struct Row {
     pub started: f64,
     pub seconds: f64,
     pub first_token: Option<f64>,
-    pub key: Option<String>,
+    pub key: Option<Arc<str>>,
     pub route: &'static str,
     pub group: String,
-    pub deployment: Option<String>,
-    pub provider: Option<String>,
-    pub model: Option<String>,
+    pub deployment: Option<Arc<str>>,
+    pub provider: Option<Arc<str>>,
+    pub model: Option<Arc<str>>,
     pub stream: bool,
     pub outcome: &'static str,
     pub status: u16,
@@ -59,11 +59,19 @@ impl Row {
 
     /// Makes it fit a database, which takes it as it is: what clients and upstreams say has any length.
     fn fit(&mut self) {
-        let texts = [&mut self.deployment, &mut self.provider, &mut self.model, &mut self.user, &mut self.trace];
-        for text in texts.into_iter().flatten().chain([&mut self.group]) {
-            // PostgreSQL has no text with a zero in it.
-            if text.len() > LONGEST || text.contains('\0') {
-                *text = text.chars().take(LONGEST).map(|each| if each == '\0' { '\u{fffd}' } else { each }).collect();
+        // PostgreSQL has no text with a zero in it.
+        let fits = |text: &str| text.len() <= LONGEST && !text.contains('\0');
+        let fitted = |text: &str| -> String {
+            text.chars().take(LONGEST).map(|each| if each == '\0' { '\u{fffd}' } else { each }).collect()
+        };
+        for text in [&mut self.deployment, &mut self.provider, &mut self.model].into_iter().flatten() {
+            if !fits(text) {
+                *text = fitted(text).into();
+            }
+        }
+        for text in [&mut self.user, &mut self.trace].into_iter().flatten().chain([&mut self.group]) {
+            if !fits(text) {
+                *text = fitted(text);
             }
         }
         for count in [
@@ -82,7 +90,7 @@ impl Row {
 /// One request to an upstream.
 #[derive(Clone, Debug, Serialize)]
 pub struct Attempt {
-    pub deployment: String,
+    pub deployment: Arc<str>,
     pub status: Option<u16>,
     pub error: Option<&'static str>,
     /// Why there was no answer at all.

@@ -78,7 +78,7 @@ impl Metrics {
                     Health::Probing => 0.5,
                     Health::Cooling => 0.0,
                 };
-                (group.table.name.clone(), member.table.id.clone(), up)
+                (group.table.name.clone(), member.table.id.to_string(), up)
             }));
         }
         let scrape = Scrape {

@@ -231,7 +231,7 @@ impl Pursuit {
         let Some(deployment) = group.members.get(leased.index()).cloned() else {
             return Err(Problem::new(Class::InternalServer, "", "there is no such deployment").into());
         };
-        let model = deployment.model(&group.table, &self.ask.model).into_owned();
+        let model = deployment.model(&group.table, &self.ask.model);
         let mut options = self.ask.stream && !deployment.refuses_options.load(Ordering::Relaxed);
         let (given, from, status, outline) = loop {
             let words = self.plan(&deployment, &model, options).await?;
@@ -246,11 +246,11 @@ impl Pursuit {
         };
         let mut failed = match given {
             Ok((given, mut told)) => {
-                told.headers.push(("x-penstock-deployment", deployment.table.id.clone()));
-                told.headers.push(("x-penstock-model", model.clone()));
+                told.headers.push(("x-penstock-deployment", deployment.table.id.to_string()));
+                told.headers.push(("x-penstock-model", model.to_string()));
                 let attempts = self.account.as_ref().map_or(0, Account::attempts);
                 told.headers.push(("x-penstock-attempts", (attempts + 1).to_string()));
-                return Ok(self.accept(given, told, leased, &deployment, &model, from));
+                return Ok(self.accept(given, told, leased, &deployment, model, from));
             }
             Err(failed) => failed,
         };
@@ -270,7 +270,7 @@ impl Pursuit {
         mut told: Told,
         mut leased: Leased,
         deployment: &Deployment,
-        model: &str,
+        model: Arc<str>,
         from: Instant,
     ) -> (Answer, Told) {
         let Some(mut account) = self.account.take() else { return (Answer::Whole(Bytes::new()), told) };
@@ -330,7 +330,7 @@ impl Pursuit {
         }
         let task = Task::Plan {
             id: self.account.as_ref().map_or("", Account::id).to_owned(),
-            deployment: deployment.table.id.clone(),
+            deployment: deployment.table.id.to_string(),
             operation: self.operation.name(),
             model: model.to_owned(),
             stream_options: options,

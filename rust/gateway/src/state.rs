@@ -150,7 +150,7 @@ pub(crate) struct State {
     /// Those that stand for every name with a beginning; the longest first.
     open: Vec<(String, Arc<Group>)>,
     aliases: HashMap<String, String>,
-    deployments: HashMap<String, Arc<Deployment>>,
+    deployments: HashMap<Arc<str>, Arc<Deployment>>,
     routes: Vec<(tables::Route, Arc<Pool>)>,
 }
 
@@ -183,7 +183,7 @@ impl State {
         let Tables { groups, aliases, deployments, settings } = tables;
         let master = settings.master_key.as_deref().map(hash_of).transpose()?;
         let mut routes: Vec<(tables::Route, Arc<Pool>)> = Vec::new();
-        let mut known: HashMap<String, Arc<Deployment>> = HashMap::new();
+        let mut known: HashMap<Arc<str>, Arc<Deployment>> = HashMap::new();
         for table in deployments {
             let id = table.id.clone();
             let old = before.into_iter().flat_map(|state| &state.routes);
@@ -274,7 +274,7 @@ fn pool_of(route: &tables::Route) -> Result<Pool, String> {
 impl Group {
     fn new(
         table: tables::Group,
-        known: &HashMap<String, Arc<Deployment>>,
+        known: &HashMap<Arc<str>, Arc<Deployment>>,
         before: Option<&State>,
     ) -> Result<Self, String> {
         let strategy = Strategy::ALL.into_iter().find(|known| known.name() == table.strategy);
@@ -285,7 +285,8 @@ impl Group {
         if table.deployments.is_empty() {
             return Err("it has no deployments".to_owned());
         }
-        let member = |id: &String| known.get(id).cloned().ok_or_else(|| format!("there is no deployment {id}"));
+        let member =
+            |id: &String| known.get(id.as_str()).cloned().ok_or_else(|| format!("there is no deployment {id}"));
         let members: Vec<_> = table.deployments.iter().map(member).collect::<Result<_, _>>()?;
         let same = before.and_then(|state| state.groups.get(&table.name)).filter(|old| {
             old.table.strategy == table.strategy
@@ -339,13 +340,13 @@ impl Deployment {
     }
 
     /// The upstream's name of the model that was asked for under this name.
-    pub(crate) fn model<'m>(&'m self, group: &tables::Group, asked: &'m str) -> std::borrow::Cow<'m, str> {
+    pub(crate) fn model(&self, group: &tables::Group, asked: &str) -> Arc<str> {
         match (self.table.model.split_once('*'), group.name.strip_suffix('*')) {
             (Some((before, after)), Some(beginning)) => {
                 let rest = asked.strip_prefix(beginning).unwrap_or(asked);
                 format!("{before}{rest}{after}").into()
             }
-            _ => self.table.model.as_str().into(),
+            _ => Arc::clone(&self.table.model),
         }
     }
 

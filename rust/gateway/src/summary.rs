@@ -486,15 +486,15 @@ mod tests {
     fn a_request_is_counted_by_its_group_its_key_and_its_attempts() {
         let mut summary = Summary::default();
         let attempt = |deployment: &str, error| Attempt {
-            deployment: deployment.to_owned(),
+            deployment: deployment.into(),
             status: None,
             error,
             reason: None,
             seconds: 0.25,
         };
         let complete = Row {
-            key: Some("k".to_owned()),
-            deployment: Some("b".to_owned()),
+            key: Some("k".into()),
+            deployment: Some("b".into()),
             seconds: 2.0,
             first_token: Some(0.5),
             prompt_tokens: Some(10),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -45,10 +46,10 @@ pub struct Group {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Deployment {
-    pub id: String,
+    pub id: Arc<str>,
     /// As the upstream calls it. `*` is what stands in its place in the name that was asked for.
-    pub model: String,
-    pub provider: String,
+    pub model: Arc<str>,
+    pub provider: Arc<str>,
     pub family: String,
     #[serde(default)]
     pub reasoning: String,

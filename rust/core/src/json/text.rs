@@ -60,7 +60,7 @@ impl<'a> Str<'a> {
     #[must_use]
     pub fn decode(self) -> Cow<'a, str> {
         if !self.escaped {
-            return String::from_utf8_lossy(self.raw);
+            return lossy(self.raw);
         }
         let mut text = String::with_capacity(self.raw.len());
         if self.unescape(None, &mut text).is_some() {
@@ -79,7 +79,7 @@ impl<'a> Str<'a> {
             let (before, after) = rest.split_at_checked(plain).unwrap_or((rest, &[]));
             if !before.is_empty() {
                 flush(&mut high, out);
-                out.push_str(&String::from_utf8_lossy(before));
+                out.push_str(&lossy(before));
             }
             let [b'\\', escape, after @ ..] = after else {
                 return high;
@@ -114,6 +114,14 @@ impl<'a> Str<'a> {
             flush(&mut high, out);
             out.push(literal);
         }
+    }
+}
+
+/// As [`String::from_utf8_lossy`], which takes its time with what is valid too.
+fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
     }
 }
 
