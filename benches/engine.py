@@ -117,23 +117,20 @@ CELLS = {
     "burst, padded chunks": Cell("/padded/burst/2000/v1", ANY, times=3),
     "chunk by chunk": Cell("/plain/each/1000/v1", ANY, times=3),
     "one stream, a chunk each 2 ms": Cell("/plain/pace/300/2/v1", ANY, blocking_anchor=RAW),
-    # At 5 ms a core is full for some: they fall behind, read several events at once, and seem to get cheaper.
-    "200 streams, a chunk each 10 ms": Cell("/plain/pace/100/10/v1", LOOPS, at_once=200),
-    # Above, the times of the requests decide how many chunks come together: a client that sends its requests at once is
-    # woken up once for 200 streams ever after, one that sends each as soon as it can for each chunk. Here all meet the
-    # same: as many moments as streams, as it is with streams that have nothing to do with each other.
-    "200 streams apart, a chunk each 10 ms": Cell("/plain/pace/100/10/apart/v1", LOOPS, at_once=200),
-    "1,000 streams, a chunk each 50 ms": Cell("/plain/pace/40/50/v1", LOOPS, at_once=1000),
+    # Streams that have nothing to do with each other: as many moments as streams. At 5 ms a core is full for some: they
+    # fall behind, read several events at once, and seem to get cheaper.
+    "200 streams, a chunk each 10 ms": Cell("/plain/pace/100/10/apart/v1", LOOPS, at_once=200),
+    # Without that the times of the requests decide how many chunks come together ever after: a client that sends all of
+    # its requests at once is woken up once for 200 streams, one that sends each as soon as it can for each chunk.
+    "200 streams, as they were begun": Cell("/plain/pace/100/10/v1", LOOPS, at_once=200),
+    "1,000 streams, a chunk each 50 ms": Cell("/plain/pace/40/50/apart/v1", LOOPS, at_once=1000),
     "50 threads, a chunk each 10 ms": Cell("/plain/pace/100/10/v1", (BLOCKING,), at_once=50, blocking_anchor=RAW),
     "latency, one stream, a chunk each 2 ms": Cell("/plain/pace/300/2/stamped/v1", ANY, blocking_anchor=RAW),
     "latency, 100 streams, a chunk each 50 ms": Cell("/plain/pace/40/50/stamped/v1", LOOPS, at_once=100),
     "TLS, burst": Cell("/plain/burst/2000/v1", ANY, times=3, speaks="https"),
-    "TLS, 200 streams, a chunk each 10 ms": Cell("/plain/pace/100/10/v1", LOOPS, at_once=200, speaks="https"),
-    "TLS, 200 streams apart, a chunk each 10 ms": Cell(
-        "/plain/pace/100/10/apart/v1", LOOPS, at_once=200, speaks="https"
-    ),
+    "TLS, 200 streams, a chunk each 10 ms": Cell("/plain/pace/100/10/apart/v1", LOOPS, at_once=200, speaks="https"),
     "HTTP/2, burst": Cell("/plain/burst/2000/v1", ANY, times=3, speaks="http2"),
-    "HTTP/2, 200 streams, a chunk each 10 ms": Cell("/plain/pace/100/10/v1", LOOPS, at_once=200, speaks="http2"),
+    "HTTP/2, 200 streams, a chunk each 10 ms": Cell("/plain/pace/100/10/apart/v1", LOOPS, at_once=200, speaks="http2"),
 }
 STAMP = re.compile(r'"content":"(\d{19})')
 
