@@ -113,8 +113,8 @@ The whole client process against a load source in a process of its own: the medi
 the range), CPU in user and system mode. Each is compared with the hand-written client on the same event loop; a
 blocking client on a paced stream with a bare socket. "Of the floor's" is the share of the chunks per second that the
 bare reader of the same cell gets. The request that begins each stream counts too: it is a good part of a short one.
-Latency is from the server's write to the text in the caller's
-hands.{notes}
+"Bytes only" looks for nothing in what it reads: with `add_reader` that is the part of the kernel and of the event loop,
+which no client that reads there can save. Latency is from the server's write to the text in the caller's hands.{notes}
 
 {tables}"""
 
