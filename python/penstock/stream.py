@@ -572,9 +572,10 @@ class Stream(_Handle[R_co]):
         run(flow.close())
         # Another thread that is inside finds the connection closed. To close a generator that runs there is an error,
         # and on CPython 3.11 it has crashed.
+        chunks: Any = self._chunks  # its type has no `gi_running`
         with suppress(ValueError):
-            if not self._chunks.gi_running:
-                self._chunks.close()
+            if not chunks.gi_running:
+                chunks.close()
 
     def text(self) -> Iterator[str]:
         """The text of choice 0: a non-empty str per delta. Cheaper than chunks, for nothing else is built or kept."""

@@ -120,24 +120,33 @@ def _console(row: Mapping[str, Any], name_of: NameOf) -> str:
         prompt, completion, cost, outcome, error, attempts,
     ) = _told(record_of(row))  # fmt: skip
     seconds = seconds or 0.0
-    line = f"{_clock(int(started + seconds))} {status or '---'} {seconds:.2f}s {group or route or '-'}"
-    if provider or model:
-        line += f" ({provider}/{model})" if provider and model else f" ({provider or model})"
+    tokens = spent = whose = how = often = ""
     if prompt is not None or completion is not None:
-        line += f" {'?' if prompt is None else prompt}+{'?' if completion is None else completion} tokens"
+        tokens = f" {'?' if prompt is None else prompt}+{'?' if completion is None else completion} tokens"
     if cost is not None:
-        line += f" ${dollars(cost):.6f}"
+        spent = f" ${dollars(cost):.6f}"
     if key and (name := name_of(key)) is not None:
-        line += f" key={name}"
+        whose = f" key={_tame(name)}"
     if outcome != "complete":
-        line += "".join(f" {part}" for part in (outcome, error) if part)
         reason = _reason(row)
-        line += f" ({reason})" if reason else ""
+        how = _tame("".join(f" {part}" for part in (outcome, error, reason and f"({reason})") if part))
     tried = attempts.count('"deployment"')  # JSON: within a name the quotes would be escaped
     if tried > 1:
-        line += f" {tried} attempts"
-    line += f" {request}"
-    return line if line.isprintable() else line.translate(_TAME)
+        often = f" {tried} attempts"
+    who = _who(group or route or "-", provider, model)
+    begin = f"{_clock(int(started + seconds))} {status or '---'} {seconds:.2f}s"
+    return f"{begin} {who}{tokens}{spent}{whose}{how}{often} {_tame(request)}"
+
+
+@lru_cache(1024)
+def _who(group: str, provider: str | None, model: str | None) -> str:
+    """Who was asked. Most are asked again: a long line takes longer to look through than to put together."""
+    asked = "/".join(filter(None, (provider, model)))
+    return _tame(f"{group} ({asked})" if asked else group)
+
+
+def _tame(text: str) -> str:
+    return text if text.isprintable() else text.translate(_TAME)
 
 
 def _reason(row: Mapping[str, Any]) -> str | None:

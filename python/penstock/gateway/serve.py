@@ -40,6 +40,9 @@ FLUSH = 10.0
 LOOK = 0.5
 """Seconds between two looks of the planner's thread for the end, and of the first thread for signals."""
 
+YOUNG = 50_000
+"""Objects that are made before the youngest are looked through for circles."""
+
 PATIENCE = 5.0
 """Seconds that hooks have to return when the process ends."""
 
@@ -364,9 +367,12 @@ def _serving(options: Options, compiled: Compiled, gateway: "Gateway", host: str
         stack.callback(gateway.close)  # what it still has under way becomes rows
         server.admin = Admin(store, gateway, server.reload, keyring=keyring)
         stack.callback(server.admin.close)
-        # Rows come and go by the thousand: what is here to stay need not be looked through for them.
+        # Rows come and go by the thousand, in no circles: neither what is here to stay nor they themselves need to be
+        # looked through for those.
         gc.freeze()
         stack.callback(gc.unfreeze)
+        stack.callback(gc.set_threshold, *gc.get_threshold())
+        gc.set_threshold(YOUNG)
         server.start()
         stack.callback(server.close)
         yield server

@@ -160,42 +160,32 @@ impl Usage {
         let (mut prompt, mut input, mut completion, mut output) = (None, None, None, None);
         let mut others = false;
         // The text was read as JSON when the report came in: this cannot fail.
+        let of_prompt = [
+            ("cached_tokens", counts.cached),
+            ("cache_write_tokens", counts.cache_write),
+            ("audio_tokens", counts.prompt_audio),
+        ];
+        let of_completion = [
+            ("reasoning_tokens", counts.reasoning),
+            ("audio_tokens", counts.completion_audio),
+            ("accepted_prediction_tokens", counts.accepted_prediction),
+            ("rejected_prediction_tokens", counts.rejected_prediction),
+        ];
         let _ = Cursor::new(self.reported()).object(|cursor, key| {
-            let value = cursor.skip()?;
-            let details = match &*key.bytes() {
-                b"prompt_tokens_details" => &mut prompt,
-                b"input_tokens_details" => &mut input,
-                b"completion_tokens_details" => &mut completion,
-                b"output_tokens_details" => &mut output,
+            match &*key.bytes() {
+                b"prompt_tokens_details" => prompt = read_details(cursor, &of_prompt)?,
+                b"input_tokens_details" => input = read_details(cursor, &of_prompt)?,
+                b"completion_tokens_details" => completion = read_details(cursor, &of_completion)?,
+                b"output_tokens_details" => output = read_details(cursor, &of_completion)?,
                 key => {
                     others |= !SAID.contains(&key);
-                    return Ok(());
+                    cursor.skip()?;
                 }
-            };
-            *details = Some(value).filter(|json| json.starts_with(b"{"));
+            }
             Ok(())
         });
-        write_details(
-            &mut object,
-            "prompt_tokens_details",
-            prompt.or(input),
-            [
-                ("cached_tokens", counts.cached),
-                ("cache_write_tokens", counts.cache_write),
-                ("audio_tokens", counts.prompt_audio),
-            ],
-        );
-        write_details(
-            &mut object,
-            "completion_tokens_details",
-            completion.or(output),
-            [
-                ("reasoning_tokens", counts.reasoning),
-                ("audio_tokens", counts.completion_audio),
-                ("accepted_prediction_tokens", counts.accepted_prediction),
-                ("rejected_prediction_tokens", counts.rejected_prediction),
-            ],
-        );
+        write_details(&mut object, "prompt_tokens_details", prompt.or(input), of_prompt);
+        write_details(&mut object, "completion_tokens_details", completion.or(output), of_completion);
         if others {
             write_others(&mut object, self.reported(), |key| SAID.contains(&key));
         }
@@ -207,10 +197,38 @@ impl Usage {
     }
 }
 
+/// The details of a part of the tokens, as reported.
+#[derive(Clone, Copy)]
+struct Details<'a> {
+    raw: &'a [u8],
+    /// There is more in them than counts that we know.
+    others: bool,
+}
+
+/// None where it is no object.
+fn read_details<'a>(cursor: &mut Cursor<'a>, counts: &[(&str, Option<u64>)]) -> Result<Option<Details<'a>>> {
+    if cursor.kind()? != Kind::Object {
+        return cursor.skip().map(|_| None);
+    }
+    let (others, raw) = cursor.with_raw(|cursor| {
+        let mut others = false;
+        cursor.object(|cursor, key| {
+            others |= !is_among(counts, &key.bytes());
+            cursor.skip().map(drop)
+        })?;
+        Ok(others)
+    })?;
+    Ok(Some(Details { raw, others }))
+}
+
+fn is_among(counts: &[(&str, Option<u64>)], key: &[u8]) -> bool {
+    counts.iter().any(|(name, _)| name.as_bytes() == key)
+}
+
 fn write_details<const N: usize>(
     object: &mut Object<'_>,
     name: &'static str,
-    reported: Option<&[u8]>,
+    reported: Option<Details<'_>>,
     counts: [(&'static str, Option<u64>); N],
 ) {
     if reported.is_none() && counts.iter().all(|(_, count)| count.is_none()) {
@@ -218,8 +236,8 @@ fn write_details<const N: usize>(
     }
     let mut details = Object::begin(object.key(name));
     write_counts(&mut details, counts);
-    if let Some(reported) = reported {
-        write_others(&mut details, reported, |key| counts.iter().any(|(name, _)| name.as_bytes() == key));
+    if let Some(Details { raw, others: true }) = reported {
+        write_others(&mut details, raw, |key| is_among(&counts, key));
     }
     details.end();
 }

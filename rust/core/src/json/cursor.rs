@@ -131,6 +131,13 @@ impl<'a> Cursor<'a> {
         before.get(..before.len() - self.rest.len()).unwrap_or_default()
     }
 
+    /// What `read` makes of the next value, and the value as JSON text.
+    pub fn with_raw<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, &'a [u8])> {
+        self.skip_space();
+        let before = self.rest;
+        Ok((read(self)?, self.since(before)))
+    }
+
     fn skip_space(&mut self) {
         while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = self.rest {
             self.rest = rest;

@@ -277,10 +277,7 @@ fn read_choice<'a>(
             b"delta" => _ = cursor.skip()?,
             // A whole message: of a single response, or repeated beside the deltas.
             b"message" if cursor.kind()? == Kind::Object => {
-                let before = cursor.rest();
-                let read = read_delta(cursor, true)?;
-                let raw = before.get(..before.len() - cursor.rest().len()).unwrap_or_default();
-                message = Some((read, raw));
+                message = Some(cursor.with_raw(|cursor| read_delta(cursor, true))?);
             }
             // Legacy completions; also a copy of the delta's content.
             b"text" => text = Some(cursor.skip()?),
