@@ -1,5 +1,6 @@
 """What the engine does on the wire: every test speaks to a server that says exactly what the test wants."""
 
+import _thread
 import asyncio
 import base64
 import gc
@@ -757,3 +758,15 @@ def test_what_comes_while_nobody_waits_is_not_lost(tmp_path: Path) -> None:
 
     with Upstream(bodies=tmp_path.iterdir()) as upstream:
         assert asyncio.run(read(upstream.base_url)) == {"".join(words)}
+
+
+@pytest.mark.parametrize("silent", ["first_byte=20", "stall=3"], ids=["before the head", "in the stream"])
+def test_a_signal_that_does_not_end_the_wait_is_heard_all_the_same(silent: str) -> None:
+    # It may come in the moment before the wait begins. Here it comes without anything that could end one.
+    interrupt = threading.Timer(0.3, _thread.interrupt_main)
+    with Upstream() as upstream:
+        begun = time.monotonic()
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt):
+            list(completion(f"openai/hello?{silent}", MESSAGES, stream=True, api_base=upstream.base_url, api_key="sk"))
+        assert time.monotonic() - begun < 5

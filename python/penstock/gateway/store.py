@@ -41,7 +41,7 @@ WAIT = 10.0
 PATIENCE = 30.0
 """Seconds after which PostgreSQL gives up on one of our statements. Steps of the schema may take as long as they do."""
 
-TOGETHER = 100
+BUNDLE = 100
 """Requests that one statement of SQLite inserts."""
 
 LONGEST = 512
@@ -745,12 +745,12 @@ def _inserted(records: list[Columns], connection: sa.Connection) -> list[Columns
 
 def _inserts(records: list[Columns]) -> Iterator[tuple[str, Any]]:
     """What inserts requests of which the same columns are known: statements, and their parameters."""
-    ones = len(records) % TOGETHER
+    ones = len(records) % BUNDLE
     if ones:
         yield _insert(len(records[0]), 1), records[:ones]
     # To begin and to end a statement for each takes SQLite a quarter of its time, and Python lets go of the GIL twice.
-    for at in range(ones, len(records), TOGETHER):
-        yield _insert(len(records[0]), TOGETHER), tuple(chain.from_iterable(records[at : at + TOGETHER]))
+    for at in range(ones, len(records), BUNDLE):
+        yield _insert(len(records[0]), BUNDLE), tuple(chain.from_iterable(records[at : at + BUNDLE]))
 
 
 @cache

@@ -24,6 +24,10 @@ use crate::wait::{self, Want};
 /// Bytes that one read takes at most while the head is awaited.
 const HEAD_READ: usize = 4 << 10;
 
+/// A wait ends after so long. A signal that comes in the moment before it begins does not end it, and who waits for hours
+/// would be deaf to a Ctrl-C.
+const REST: Duration = Duration::from_secs(1);
+
 thread_local! {
     /// Where they go first: most heads are far shorter.
     static HEAD: RefCell<[u8; HEAD_READ]> = const { RefCell::new([0; HEAD_READ]) };
@@ -143,7 +147,7 @@ pub struct Transfer {
     bell: Option<Arc<Bell>>,
     /// Where others wait for the connection that is being made.
     turn: Option<Turn>,
-    /// Whether reads wait, and the longest silence that the system then keeps for us.
+    /// Whether reads wait, and for the longest silence of which the system then keeps a part for us.
     blocking: Option<Duration>,
     head: Option<Head>,
     framing: Framing,
@@ -312,11 +316,14 @@ impl Transfer {
     /// A signal ends it with [`io::ErrorKind::Interrupted`], and so does a while without anything, in which there may
     /// have been one.
     pub fn wait(&self) -> io::Result<bool> {
-        match (&self.stage, &self.bell) {
-            (Stage::AskShared(exchange) | Stage::ReadShared(exchange), _) => exchange.wait(self.deadline()),
-            (Stage::Queue, Some(bell)) => bell.sleep(self.deadline()),
-            _ => wait::wait(&self.wants(), self.deadline()),
-        }
+        let (deadline, awake) = (self.deadline(), Instant::now() + REST);
+        let until = deadline.map_or(awake, |deadline| deadline.min(awake));
+        let came = match (&self.stage, &self.bell) {
+            (Stage::AskShared(exchange) | Stage::ReadShared(exchange), _) => exchange.wait(Some(until)),
+            (Stage::Queue, Some(bell)) => bell.sleep(Some(until)),
+            _ => wait::wait(&self.wants(), Some(until)),
+        }?;
+        if came || deadline == Some(until) { Ok(came) } else { Err(io::ErrorKind::Interrupted.into()) }
     }
 
     /// A handle on the connection.
@@ -374,7 +381,8 @@ impl Transfer {
     /// Waits for more of the body, in a thread that has nothing else to do, or leaves the waiting to the next read: one
     /// system call instead of two, where one limit holds for every silence.
     ///
-    /// A signal ends it with [`io::ErrorKind::Interrupted`], and the read with [`Body::Wait`].
+    /// A signal ends it with [`io::ErrorKind::Interrupted`], and the read with [`Body::Wait`]; so does a while without
+    /// anything, as in [`Transfer::wait`].
     pub fn wait_to_read(&mut self) -> io::Result<()> {
         if self.is_pending() {
             return Ok(());
@@ -382,8 +390,9 @@ impl Transfer {
         if let (Stage::Read(link), None) = (&self.stage, self.clocks.due) {
             let limit = self.clocks.idle.unwrap_or(Duration::MAX);
             if self.blocking != Some(limit) {
-                // No time at all is not a limit that sockets know.
-                link.socket.set_read_timeout(self.clocks.idle.map(|idle| idle.max(Duration::from_millis(1))))?;
+                // In equal parts, so that the last one ends when it is time. None at all is no limit that sockets know.
+                let parts = (limit.as_secs_f64() / REST.as_secs_f64()).ceil().max(1.0);
+                link.socket.set_read_timeout(Some(limit.div_f64(parts).max(Duration::from_millis(1))))?;
                 link.socket.set_nonblocking(false)?;
                 self.blocking = Some(limit);
             }
