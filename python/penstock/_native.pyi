@@ -776,7 +776,7 @@ class Gateway:
         """The next thing to do; waits so long for one, without the GIL. None: there was none, or all is over."""
 
     def take_rows(self, most: int, seconds: float, /) -> list[SpendRow | str]:
-        """Up to so many rows, one for each request that has ended; waits so long for the first.
+        """Up to so many rows, one for each request that has ended; waits so long for the first. After `close` there is no wait.
 
         A text in place of a row is a line for the log.
         """

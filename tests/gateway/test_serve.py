@@ -9,11 +9,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import httpx
@@ -397,19 +397,20 @@ def test_the_config_is_read_anew_whole_or_not_at_all(start: Any, tmp_path: Path)
     assert "general_settings.log_format has effect with the next start" in warnings
 
 
-def test_no_wait_for_a_signal_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Deaf(SimpleQueue[int]):
-        """As a queue is whose thread went to sleep in the moment between a signal and its handler."""
-
-        def get(self, block: bool = True, timeout: float | None = None) -> int:
-            assert timeout is not None
-            assert timeout <= 1
-            if self.empty():
-                self.put(signal.SIGHUP)
-                raise Empty
-            return super().get()
-
-    assert serve._next(Deaf()) == signal.SIGHUP
+def test_a_signal_that_comes_before_it_is_waited_for_is_not_lost() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda got, _frame: heard.append(got))
+    try:
+        with serve._Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert heard == [signal.SIGHUP]
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGHUP)).start()
+            assert [signals.next(), signals.next()] == [signal.SIGHUP, signal.SIGHUP]
+            threading.Timer(0.05, signals.end).start()
+            assert signals.next() is None
+        signals.end()  # nobody waits any more
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_config_with_an_error_changes_no_variable_either(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ read is handed over under one lock, so an older state never replaces a newer one
 """
 
 from collections.abc import Mapping
+from math import inf
 from threading import Lock
 from typing import Protocol
 
@@ -36,6 +37,8 @@ class Keyring:
         self._owing = Lock()  # of its own: whoever takes rows must not wait for a database
         self._owed: dict[str, int] = {}
         self._told: dict[str, int] = {}
+        self.ends = inf
+        """Unix seconds: when the first period of a budget ends."""
 
     def sync(self) -> int:
         """Hands over what has changed since the last time; at the first time everything. Gives how many keys.
@@ -45,6 +48,9 @@ class Keyring:
         """
         with self._lock:
             try:
+                if self._seen and self._store.change() == self._seen:
+                    self._put({})
+                    return 0
                 found = self._store.changes(self._seen)
             except StoreDownError:
                 self._put({})
@@ -57,6 +63,9 @@ class Keyring:
                 self._gateway.drop_keys(gone)
             for key in gone:
                 del self._keys[key]
+            if found.keys or gone:
+                ends = (key.budget_reset for key in self._keys.values() if key.budget_reset is not None)
+                self.ends = min(ends, default=inf)
             self._seen = found.number
             return len(found.keys) + len(gone)
 

@@ -38,6 +38,9 @@ MOST = 5_000
 MEMORY = 100_000
 """Rows that are kept in memory when they can be written nowhere: some 100 MB."""
 
+IDLE = 5.0
+"""Seconds to wait for a row. A gateway that is closed has none to wait for, and says so at once."""
+
 RETRY = 1.0
 """Seconds after which a database that did not answer is asked again."""
 
@@ -187,7 +190,7 @@ class Ledger:
             self._closing.wait(self._tick)
             self._rescue()
             return []
-        rows = list(self._gateway.take_rows(MOST, self._patience(self._tick)))
+        rows = list(self._gateway.take_rows(MOST, self._patience(IDLE)))
         self._rescue()
         if not rows:
             # One that is closed answers at once.
@@ -352,7 +355,8 @@ class Ledger:
 
         def look() -> None:
             self._keyring.sync()
-            if self._store.reset_budgets(time.time()):
+            at = time.time()
+            if at >= self._keyring.ends and self._store.reset_budgets(at):
                 self._keyring.sync()
             if self._retention is not None and now >= self._prune:
                 gone = self._store.prune(time.time() - self._retention * 86400)

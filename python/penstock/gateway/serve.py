@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -17,8 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from errno import EADDRINUSE
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from .compile import Compiled, tables_of
 from .config import Config, Problem, of_models, read
@@ -37,8 +37,8 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 FLUSH = 10.0
 """Seconds that the last rows have to get into the database; after that they wait on the disk for the next start."""
 
-LOOK = 0.5
-"""Seconds between two looks of the planner's thread for the end, and of the first thread for signals."""
+LOOK = 60.0
+"""Seconds that the planner's thread waits for something to do; the end of the gateway ends it too."""
 
 YOUNG = 50_000
 """Objects that are made before the youngest are looked through for circles."""
@@ -128,17 +128,15 @@ def run(options: Options, out: TextIO = sys.stderr) -> int:
     for problem in config.problems:
         log.warning("%s", problem)
     _raise_limit()
-    signals: SimpleQueue[int] = SimpleQueue()
     with ExitStack() as stack:
         # First in and last out: whoever is impatient does not keep the last rows from being written.
         serving = threading.Event()
 
         def heard(got: int, _frame: object) -> None:
-            if serving.is_set():
-                signals.put(got)
-            elif got in (signal.SIGINT, signal.SIGTERM):
+            if not serving.is_set() and got in (signal.SIGINT, signal.SIGTERM):
                 raise KeyboardInterrupt  # as long as it waits for a database there is nothing to let end
 
+        signals = stack.enter_context(_Signals())
         before = {number: signal.signal(number, heard) for number in _signals()}
         stack.callback(lambda: [signal.signal(number, handler) for number, handler in before.items()])
         gateway = gateway_of(options, compiled)
@@ -160,13 +158,12 @@ def _signals() -> list[signal.Signals]:
     return [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
-def _attend(gateway: "Gateway", server: "Server", signals: "SimpleQueue[int]") -> None:
+def _attend(gateway: "Gateway", server: "Server", signals: "_Signals") -> None:
     """Waits for signals, and for the end."""
     draining: threading.Thread | None = None
-    over = 0
     while True:
-        got = _next(signals)
-        if got == over:
+        got = signals.next()
+        if got is None:
             return
         if hasattr(signal, "SIGHUP") and got == signal.SIGHUP:
             try:
@@ -187,17 +184,38 @@ def _attend(gateway: "Gateway", server: "Server", signals: "SimpleQueue[int]") -
             left = gateway.drain(seconds)
             if left:
                 log.warning("%d requests were cut", left)
-            signals.put(over)
+            signals.end()
 
         draining = threading.Thread(target=drain, name="penstock-drain", daemon=True)
         draining.start()
 
 
-def _next(signals: "SimpleQueue[int]") -> int:
-    """The next signal. One that comes in the moment before the wait begins does not end it: so it is not a long one."""
-    while True:
-        with suppress(Empty):
-            return signals.get(timeout=LOOK)
+class _Signals:
+    """The signals that there are handlers of, in their order. None is lost, nor has it to be looked for.
+
+    Python hears of a signal that comes in the moment before a wait begins when the wait has ended. But its number is
+    written to a socket at once, and that is what is waited for.
+    """
+
+    def __enter__(self) -> Self:
+        self._in, self._out = socket.socketpair()
+        self._out.setblocking(False)
+        self._before = signal.set_wakeup_fd(self._out.fileno(), warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._before)
+        self._in.close()
+        self._out.close()
+
+    def next(self) -> int | None:
+        """The next one. None: `end` was called."""
+        return self._in.recv(1)[0] or None
+
+    def end(self) -> None:
+        """There is nothing more to wait for. From any thread."""
+        with suppress(OSError):  # nobody waits any more
+            self._out.send(b"\0")
 
 
 # What is around the native module
@@ -225,8 +243,9 @@ class Server:
         self._thread.start()
 
     def close(self) -> None:
-        """Answers no more jobs."""
+        """Answers nothing more, requests or jobs."""
         self._closing.set()
+        self.gateway.close()  # what it still has under way becomes rows
         self._thread.join(PATIENCE)
         if self._thread.is_alive():
             log.warning("a hook does not return, and is not waited for")
@@ -364,7 +383,6 @@ def _serving(options: Options, compiled: Compiled, gateway: "Gateway", host: str
         ).start()
         stack.callback(server.telling.close, PATIENCE)
         stack.callback(ledger.close, FLUSH)
-        stack.callback(gateway.close)  # what it still has under way becomes rows
         server.admin = Admin(store, gateway, server.reload, keyring=keyring)
         stack.callback(server.admin.close)
         # Rows come and go by the thousand, in no circles: neither what is here to stay nor they themselves need to be

@@ -9,7 +9,7 @@ import csv
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -17,6 +17,7 @@ from itertools import chain
 from math import isfinite
 from operator import itemgetter
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -135,6 +136,14 @@ class Store:
         self.shown = self.url.render_as_string(hide_password=True)
         self._closed = False
         self._engine = _open(self.url)
+        # Made once: to make one takes as long as half a transaction.
+        self._engines = {
+            (writes, patience): self._engine.execution_options(penstock_writes=writes, penstock_patience=patience)
+            for writes in (False, True)
+            for patience in (0, PATIENCE)
+        }
+        self._looking = Lock()
+        self._looks: sa.Connection | None = None
         self._insert = _insert_of(self.url.get_backend_name())
         insert = self._insert(daily)
         sums = {name: daily.c[name] + insert.excluded[name] for name in SUMS}
@@ -148,6 +157,8 @@ class Store:
     def close(self) -> None:
         """Closes its connections; whoever still asks is told so (StoreDownError)."""
         self._closed = True
+        with self._looking:
+            self._look_no_more()
         self._engine.dispose()
 
     # ---- transactions
@@ -156,10 +167,13 @@ class Store:
     def _begin(self, *, writes: bool = False, patience: float = PATIENCE) -> Iterator[sa.Connection]:
         if self._closed:
             raise StoreDownError(f"{self.shown} was closed")
-        engine = self._engine.execution_options(penstock_writes=writes, penstock_patience=patience)
+        with self._told(), self._engines[writes, patience].begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            with engine.begin() as connection:
-                yield connection
+            yield
         except (sa.exc.IntegrityError, sa.exc.DataError):
             raise  # these are about what was written
         except sa.exc.DBAPIError as error:
@@ -271,6 +285,31 @@ class Store:
             gone = connection.execute(sa.update(keys).where(there).values(values).returning(keys.c.id))
             return sorted(gone.scalars())
 
+    def change(self) -> int:
+        """The number of the last change of keys, or of what those with a budget have spent.
+
+        This is asked every other second though nothing happens, so it takes a third of a transaction: by a connection
+        of its own, that has none.
+        """
+        with self._looking:
+            if self._closed:
+                raise StoreDownError(f"{self.shown} was closed")
+            if self._looks is not None:
+                with suppress(sa.exc.DBAPIError):  # it may have broken since
+                    return _change(self._looks)
+                self._look_no_more()
+            with self._told():
+                looks = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+                looks.detach()  # from the pool, whose others have transactions
+                self._looks = looks
+                return _change(looks)
+
+    def _look_no_more(self) -> None:
+        looks, self._looks = self._looks, None
+        if looks is not None:
+            with suppress(sa.exc.DBAPIError):
+                looks.close()
+
     def changes(self, since: int) -> Changes:
         """The keys that were changed since the number of an earlier call; 0: all there are."""
         with self._begin() as connection:
@@ -358,8 +397,9 @@ class Store:
         values = [dict(zip(columns, (*place, *sums[place]), strict=True)) for place in sorted(sums)]
         connection.execute(self._add_up, values)
         if spent:
-            number = _next(connection)
-            connection.execute(_SPENT, [{"of": key, "more": spent[key], "number": number} for key in sorted(spent)])
+            owners = sorted(spent)
+            number = connection.execute(_COUNT_UP.where(_budgeted(owners))).scalar_one_or_none()
+            connection.execute(_SPENT, [{"of": key, "more": spent[key], "number": number} for key in owners])
 
     def spend(
         self,
@@ -559,7 +599,8 @@ def _open_file(url: sa.URL) -> sa.Engine:
 
     def begin(connection: sa.Connection) -> None:
         writes = connection.get_execution_options().get("penstock_writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        if writes is not None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     sa.event.listen(engine, "connect", connect)
     sa.event.listen(engine, "begin", begin)
@@ -593,15 +634,26 @@ def _version(connection: sa.Connection) -> str | None:
 
 _PLACE = [column.name for column in daily.primary_key]
 _COUNT_UP = sa.update(changes).values(number=changes.c.number + 1).returning(changes.c.number)
+_NUMBER = sa.bindparam("number", type_=sa.BigInteger)
 _SPENT = (
     sa.update(keys)
     .where(keys.c.id == sa.bindparam("of"))
     .values(
         spent=keys.c.spent + sa.bindparam("more"),
         # Nodes must hear what a key with a budget has spent. The others' need not be told of.
-        changed=sa.case((keys.c.budget.is_(None), keys.c.changed), else_=sa.bindparam("number")),
+        changed=sa.case((keys.c.budget.is_(None), keys.c.changed), else_=sa.func.coalesce(_NUMBER, keys.c.changed)),
     )
 )
+
+
+def _budgeted(ids: list[str]) -> "sa.ColumnElement[bool]":
+    """Whether one of these keys has a budget."""
+    return sa.exists().where(keys.c.id.in_(ids), keys.c.budget.is_not(None))
+
+
+def _change(connection: sa.Connection) -> int:
+    number: int = connection.exec_driver_sql(f"SELECT number FROM {changes.name}").scalar_one()  # noqa: S608
+    return number
 
 
 def _next(connection: sa.Connection) -> int:
@@ -724,19 +776,15 @@ def _inserted(records: list[Columns], connection: sa.Connection) -> list[Columns
         usual = [record[:_SELDOM] for record in records if record[_SELDOM:] == _NOTHING]
         others = [record for record in records if record[_SELDOM:] != _NOTHING]
         options = {"preserve_rowcount": True}
-        with connection.begin_nested() as before:
-            count = 0
-            for sql, values in chain(_inserts(usual), _inserts(others)):
-                count += connection.exec_driver_sql(sql, values, execution_options=options).rowcount
-            if count == len(records):
-                return records
-            before.rollback()
-        # Some are there. There is one writer, which is this one: what is not there now is not there in a moment.
-        ids = sa.func.json_each(orjson.dumps(list(map(_id, records))).decode()).table_valued("value")
-        known = sa.select(requests.c.id).where(requests.c.id.in_(sa.select(ids.c.value)))
-        there = set(connection.execute(known).scalars())
-        new = [record for record in records if _id(record) not in there]
-        return _inserted(new, connection) if new else []
+        count = 0
+        for sql, values in chain(_inserts(usual), _inserts(others)):
+            count += connection.exec_driver_sql(sql, values, execution_options=options).rowcount
+        if count == len(records):
+            return records
+        # Some were there. A row that is new has a higher number than all before it, and nobody else writes meanwhile.
+        last = sa.select(requests.c.id).order_by(sa.literal_column("rowid").desc()).limit(count)
+        new = set(connection.execute(last).scalars())
+        return [record for record in records if _id(record) in new]
     # One parameter for all: 4 microseconds of this process for a row, where one for each value takes 110.
     given = orjson.dumps([dict(zip(Record._fields, record, strict=True)) for record in records]).decode()
     inserted = set(connection.execute(_from_json(), {"records": given}).scalars())

@@ -141,13 +141,14 @@ impl Gateway {
         }
     }
 
-    /// Ends the threads, and whoever waits for jobs.
+    /// Ends the threads, and the waits for jobs and rows.
     pub fn close(&self) {
         self.shared.planner.close();
         let workers = self.workers().take();
         if let Some(workers) = workers {
             workers.join();
         }
+        self.shared.ledger.close();
         // After the last request: it is settled too.
         if let Some(commons) = &self.shared.state.load().commons {
             commons.close();

@@ -1,6 +1,7 @@
 //! What each request came to: a row for every one that has ended, until somebody takes it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -121,6 +122,8 @@ pub enum Told {
 pub struct Ledger {
     rows: Mutex<VecDeque<Entry>>,
     some: Condvar,
+    /// No more will come.
+    closed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -158,13 +161,21 @@ impl Ledger {
         self.rows().len()
     }
 
-    /// Up to so many rows; waits so long for the first.
+    /// Nobody has to wait for rows any more.
+    pub(crate) fn close(&self) {
+        let rows = self.rows();
+        self.closed.store(true, Ordering::Relaxed);
+        drop(rows);
+        self.some.notify_all();
+    }
+
+    /// Up to so many rows; waits so long for the first, while there can be one.
     pub fn take(&self, most: usize, wait: Duration) -> Vec<Told> {
         let until = Instant::now() + wait;
         let mut rows = self.rows();
         while rows.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || self.closed.load(Ordering::Relaxed) {
                 break;
             }
             rows = self.some.wait_timeout(rows, left).unwrap_or_else(PoisonError::into_inner).0;
