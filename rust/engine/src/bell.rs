@@ -1,13 +1,9 @@
 //! How one transfer is told by another that there is something for it, where they share a connection.
 
 use std::fmt;
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
-
-/// So long a thread sleeps at most: then it looks whether Python has a signal for it, and whether anybody reads.
-pub(crate) const NAP: Duration = Duration::from_millis(200);
+use std::time::Instant;
 
 type Call = Box<dyn Fn() + Send + Sync>;
 
@@ -68,18 +64,13 @@ impl Bell {
         std::mem::take(&mut *lock(&self.rung))
     }
 
-    /// Sleeps until it rings or the time has come: then the answer is false. [`io::ErrorKind::Interrupted`] is a nap's
-    /// end.
-    pub(crate) fn sleep(&self, until: Option<Instant>) -> io::Result<bool> {
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let nap = left.map_or(NAP, |left| left.min(NAP));
+    /// Sleeps until it rings or the time has come: then the answer is false.
+    pub(crate) fn sleep(&self, until: Instant) -> bool {
+        let left = until.saturating_duration_since(Instant::now());
         let rung = lock(&self.rung);
         let asleep = |rung: &mut bool| !*rung;
-        let (mut rung, _) = self.rings.wait_timeout_while(rung, nap, asleep).unwrap_or_else(PoisonError::into_inner);
-        if std::mem::take(&mut *rung) {
-            return Ok(true);
-        }
-        if left.is_some_and(|left| left <= nap) { Ok(false) } else { Err(io::ErrorKind::Interrupted.into()) }
+        let (mut rung, _) = self.rings.wait_timeout_while(rung, left, asleep).unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *rung)
     }
 }
 

@@ -220,7 +220,7 @@ impl Session {
 
     /// Blocks until the socket is ready for the one that watches it, or it is rung for, or the time has come.
     #[cfg(unix)]
-    fn wait(&self, want: &Want, bell: &Bell, until: Option<Instant>) -> io::Result<bool> {
+    fn wait(&self, want: &Want, bell: &Bell, until: Instant) -> io::Result<bool> {
         let alarm = if let Some(alarm) = self.alarm.get() {
             alarm
         } else {
@@ -233,14 +233,14 @@ impl Session {
 
     /// The same where a socket can be waited for and nothing else: it sleeps little at a time.
     #[cfg(not(unix))]
-    fn wait(&self, want: &Want, bell: &Bell, until: Option<Instant>) -> io::Result<bool> {
-        let nap = Instant::now() + crate::bell::NAP;
-        let awake = until.map_or(nap, |until| until.min(nap));
-        let ready = crate::wait::wait(std::slice::from_ref(want), Some(awake))?;
-        if ready || bell.take_ring() || until == Some(awake) {
-            Ok(ready)
-        } else {
-            Err(io::ErrorKind::Interrupted.into())
+    fn wait(&self, want: &Want, bell: &Bell, until: Instant) -> io::Result<bool> {
+        const NAP: std::time::Duration = std::time::Duration::from_millis(200);
+        loop {
+            let awake = until.min(Instant::now() + NAP);
+            let ready = crate::wait::wait(std::slice::from_ref(want), Some(awake))?;
+            if ready || bell.take_ring() || awake == until {
+                return Ok(ready);
+            }
         }
     }
 
@@ -463,13 +463,13 @@ impl Exchange {
     }
 
     /// Blocks until there may be something; false if the time has come.
-    pub(crate) fn wait(&self, until: Option<Instant>) -> io::Result<bool> {
+    pub(crate) fn wait(&self, until: Instant) -> io::Result<bool> {
         let want = self.want();
         if self.bell.take_ring() {
             self.session.unwatch(&self.bell);
             return Ok(true);
         }
-        let Some(want) = want else { return self.bell.sleep(until) };
+        let Some(want) = want else { return Ok(self.bell.sleep(until)) };
         let outcome = self.session.wait(&want, &self.bell, until);
         self.session.unwatch(&self.bell);
         outcome

@@ -193,12 +193,7 @@ impl Transfer {
     }
 
     fn begun(mut self) -> Self {
-        self.begin(self.clocks.seen);
-        self
-    }
-
-    fn begin(&mut self, now: Instant) {
-        self.stage = match self.pool.take(&self.request.url().origin, now) {
+        self.stage = match self.pool.take(&self.request.url().origin, self.clocks.seen) {
             Some(link) => {
                 self.trial = Trial::Reused;
                 self.ask_on(link)
@@ -206,6 +201,7 @@ impl Transfer {
             None if self.bell.is_some() => Stage::Queue,
             None => Stage::Resolve,
         };
+        self
     }
 
     /// About to send the request on a connection of its own.
@@ -319,8 +315,8 @@ impl Transfer {
         let (deadline, awake) = (self.deadline(), Instant::now() + REST);
         let until = deadline.map_or(awake, |deadline| deadline.min(awake));
         let came = match (&self.stage, &self.bell) {
-            (Stage::AskShared(exchange) | Stage::ReadShared(exchange), _) => exchange.wait(Some(until)),
-            (Stage::Queue, Some(bell)) => bell.sleep(Some(until)),
+            (Stage::AskShared(exchange) | Stage::ReadShared(exchange), _) => exchange.wait(until),
+            (Stage::Queue, Some(bell)) => Ok(bell.sleep(until)),
             _ => wait::wait(&self.wants(), Some(until)),
         }?;
         if came || deadline == Some(until) { Ok(came) } else { Err(io::ErrorKind::Interrupted.into()) }

@@ -61,10 +61,10 @@ impl Alarm {
     }
 
     /// As [`wait`], until it rings.
-    pub(crate) fn wait(&self, want: &Want, until: Option<Instant>) -> io::Result<bool> {
-        let left = until.map(|until| timespec(until.saturating_duration_since(Instant::now())));
+    pub(crate) fn wait(&self, want: &Want, until: Instant) -> io::Result<bool> {
+        let left = timespec(until.saturating_duration_since(Instant::now()));
         let mut watched = [watched(want), PollFd::new(&self.reader, PollFlags::IN)];
-        let ready = poll(&mut watched, left.as_ref())? > 0;
+        let ready = poll(&mut watched, Some(&left))? > 0;
         let rang = !watched[1].revents().is_empty();
         self.armed.store(false, Ordering::SeqCst);
         if rang {

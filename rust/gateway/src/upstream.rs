@@ -19,6 +19,7 @@ use penstock_engine::pool::Pool;
 use penstock_engine::request::{Outline, Request};
 use penstock_engine::transfer::{Body, Step, Transfer};
 use penstock_engine::url::Url;
+use penstock_engine::wait::Want;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::coop;
@@ -76,10 +77,10 @@ impl Keepsake for Registration {
 }
 
 impl Watch {
-    fn new(socket: Arc<TcpStream>) -> Result<Self, Error> {
-        let socket = registered(socket).map_err(|error| cut(&error))?;
+    fn new(want: Want) -> Result<Self, Error> {
+        let socket = registered(want.socket).map_err(|error| cut(&error))?;
         let registration = Arc::new(Registration { socket, thread: thread::current().id() });
-        Ok(Self { registration, readable: false, writable: false })
+        Ok(Self { registration, readable: want.readable, writable: want.writable })
     }
 
     /// One that the transfer's connection came with.
@@ -375,13 +376,11 @@ fn watch(watches: &mut Vec<Watch>, transfer: &mut Transfer) -> Result<(), Error>
     let wants = transfer.wants();
     watches.retain(|watch| wants.iter().any(|want| Arc::ptr_eq(&want.socket, watch.socket().get_ref())));
     for want in wants {
-        let known = watches.iter().position(|watch| Arc::ptr_eq(&want.socket, watch.socket().get_ref()));
-        let place = known.unwrap_or(watches.len());
-        if known.is_none() {
-            watches.push(Watch::new(want.socket)?);
-        }
-        if let Some(watch) = watches.get_mut(place) {
+        let known = watches.iter_mut().find(|watch| Arc::ptr_eq(&want.socket, watch.socket().get_ref()));
+        if let Some(watch) = known {
             (watch.readable, watch.writable) = (want.readable, want.writable);
+        } else {
+            watches.push(Watch::new(want)?);
         }
     }
     if let [watch] = watches.as_slice() {
