@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,16 +14,19 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from penstock.gateway.observe import AccessLog, Spans
+from penstock.gateway.observe import WAITING, AccessLog, Spans
 
 Row = Callable[..., dict[str, Any]]
+Until = Callable[[Callable[[], Any]], None]
 
 SECRET = {"key": "a" * 64, "user": "somebody@example.org"}
 
 
 def line(form: str, row: dict[str, Any], name: str | None = None) -> str:
     file = io.StringIO()
-    AccessLog(form, file, name_of=lambda _: name).observe([row])
+    requests = AccessLog(form, file, name_of=lambda _: name)
+    requests.observe([row])
+    requests.close(5)
     (only,) = file.getvalue().splitlines()
     return only
 
@@ -105,9 +111,28 @@ def test_whoever_stops_reading_is_told_of_once(row: Row, caplog: pytest.LogCaptu
     requests = AccessLog("console", Closed())
     for _ in range(3):
         requests.observe([row()])
+    requests.close(5)
     assert [record.getMessage() for record in caplog.records] == [
         "there are no more lines of requests: [Errno 32] Broken pipe"
     ]
+
+
+def test_a_reader_who_does_not_read_holds_nothing_up(row: Row, until: Until, caplog: pytest.LogCaptureFixture) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as read, os.fdopen(writer, "w") as file:
+        requests = AccessLog("console", file)
+        for _ in range(WAITING + 5):
+            requests.observe([row()] * 1000)
+        begun = time.monotonic()
+        requests.close(0.1)
+        assert time.monotonic() - begun < 2
+        threading.Thread(target=read.readlines, daemon=True).start()
+        until(lambda: caplog.records)
+        requests.close(5)
+    # The writer may have had one batch already.
+    assert caplog.records[0].getMessage() in {
+        f"the lines of {count} requests were left out: nobody read them" for count in (4000, 5000)
+    }
 
 
 def spans(*rows: dict[str, Any]) -> list[ReadableSpan]:

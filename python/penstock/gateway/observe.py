@@ -6,10 +6,13 @@ leads to the rest, in the database.
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
+from queue import Full, Queue
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -30,6 +33,9 @@ LOGGED = (
     "reasoning_tokens", "usage_complete", "cost", "chunks", "trace",
 )  # fmt: skip
 """What a line of JSON has of a row, as far as it is known."""
+
+WAITING = 20
+"""Batches of lines that wait to be written: those of some seconds, a few megabytes."""
 
 NameOf = Callable[[str], str | None]
 """Gives the name of a key by its id, if it has one."""
@@ -53,6 +59,9 @@ def usage_of(row: Mapping[str, Any]) -> dict[str, Any]:
 class AccessLog:
     """A line for each request, when it has ended.
 
+    Lines are written by a thread of its own: a pipe that nobody reads, or a terminal that was stopped, must not keep
+    rows from the books. Of what is waiting then, the newest are left out.
+
     Args:
         form: "json", a line of JSON; or "console", a line for people.
         file: where the lines go. Default: standard output, as it is when a line is written.
@@ -69,20 +78,39 @@ class AccessLog:
         self._line = {"json": _json, "console": _console}[form]
         self._file = file
         self._name_of = name_of
-        self._gone = False
+        self._texts: Queue[str | None] = Queue(WAITING)
+        self._left_out = 0
+        self._thread = threading.Thread(target=self._write, name="penstock-access-log", daemon=True)
+        self._thread.start()
+
+    def close(self, seconds: float) -> None:
+        """Writes what is left, in so many seconds."""
+        until = time.monotonic() + seconds
+        with suppress(Full):
+            self._texts.put(None, timeout=seconds)
+        self._thread.join(max(until - time.monotonic(), 0.0))
 
     def observe(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes the lines, until nobody reads them any more."""
-        if self._gone:
+        """Has the lines written, for as long as somebody reads them."""
+        if not self._thread.is_alive():
             return
-        lines = [self._line(row, self._name_of) for row in rows]
-        file = self._file or sys.stdout
         try:
-            file.write("\n".join(lines) + "\n")
-            file.flush()
-        except (OSError, ValueError) as error:  # a file that was closed is a ValueError
-            self._gone = True
-            log.warning("there are no more lines of requests: %s", error)
+            self._texts.put_nowait("\n".join([self._line(row, self._name_of) for row in rows]) + "\n")
+        except Full:
+            self._left_out += len(rows)
+
+    def _write(self) -> None:
+        while (text := self._texts.get()) is not None:
+            file = self._file or sys.stdout
+            try:
+                file.write(text)
+                file.flush()
+            except (OSError, ValueError) as error:  # a file that was closed is a ValueError
+                log.warning("there are no more lines of requests: %s", error)
+                return
+            if self._left_out and self._texts.empty():
+                log.warning("the lines of %d requests were left out: nobody read them", self._left_out)
+                self._left_out = 0
 
 
 def _json(row: Mapping[str, Any], name_of: NameOf) -> str:

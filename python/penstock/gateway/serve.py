@@ -44,7 +44,7 @@ YOUNG = 50_000
 """Objects that are made before the youngest are looked through for circles."""
 
 PATIENCE = 5.0
-"""Seconds that hooks have to return when the process ends."""
+"""Seconds that hooks have to return when the process ends, and whoever reads its log."""
 
 AT_START = ("database_url", "spill_folder", "flush_seconds", "retention_days", "log_format", "otel")
 """What of general_settings a reload does not change."""
@@ -361,6 +361,7 @@ def _serving(options: Options, compiled: Compiled, gateway: "Gateway", host: str
         server.keys = keys > 0
         settings = compiled.settings
         requests = AccessLog(settings["log_format"], name_of=keyring.name_of)
+        stack.callback(requests.close, PATIENCE)
         observers: list[Observer] = [requests, server.telling, server.planner]
         if settings["otel"]:
             try:
