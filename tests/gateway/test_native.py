@@ -45,11 +45,12 @@ def head(status: int = 200, kind: str = "text/event-stream", *more: str) -> byte
 
 
 class Upstream:
-    """Says what it is told to, to whoever asks; `asked` are the bodies of the requests."""
+    """Says what it is told to, to whoever asks; `asked` are the bodies, `heads` the headers of the requests."""
 
     def __init__(self, say: Say) -> None:
         self.say = say
         self.asked: list[dict[str, Any]] = []
+        self.heads: list[list[str]] = []
         self._server = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._server.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -74,6 +75,7 @@ class Upstream:
             while len(body) < length:
                 body += connection.recv(65536)
             self.asked.append(json.loads(body))
+            self.heads.append(start.decode().lower().split("\r\n")[1:])
             with suppress(OSError):  # the gateway may have gone
                 self.say(connection, body)
 
@@ -335,6 +337,20 @@ def test_nothing_of_ours_stands_in_an_event_that_is_passed_on(start: Start, cut:
     assert events == MESSAGE
     assert error["type"] == "error"
     assert b": keep-alive" in response.content
+
+
+def test_what_a_client_asks_for_in_beta_goes_on_with_its_language(start: Start) -> None:
+    def say(connection: socket.socket, body: bytes) -> None:
+        connection.sendall(head() + told(*MESSAGE))
+
+    proxy = start(say, "anthropic")
+    proxy.client.headers = httpx.Headers([("anthropic-beta", "one,two"), ("anthropic-beta", "three"), ("x-own", "1")])
+    assert proxy.ask("/v1/messages", stream=True, max_tokens=10).status_code == 200
+    assert "anthropic-beta: one,two,three" in proxy.upstream.heads[-1]
+    assert "x-own: 1" not in proxy.upstream.heads[-1]
+    del proxy.client.headers["anthropic-beta"]
+    assert proxy.ask("/v1/messages", stream=True, max_tokens=10).status_code == 200
+    assert "anthropic-beta" not in " ".join(proxy.upstream.heads[-1])
 
 
 def test_events_are_known_by_their_beginning_however_it_comes(start: Start) -> None:

@@ -62,6 +62,18 @@ impl Outline {
         &self.headers
     }
 
+    /// The same with further headers. One that it has already gets a further value.
+    pub fn and(&self, more: &[(&str, String)]) -> Result<Self, Error> {
+        let mut headers = self.headers.clone();
+        for (name, value) in more {
+            match headers.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
+                Some((_, known)) => known.extend([",", value]),
+                None => headers.push(((*name).to_owned(), value.clone())),
+            }
+        }
+        Self::new(&self.method, self.url.clone(), headers)
+    }
+
     /// The request with this body.
     #[must_use]
     pub fn with(self: Arc<Self>, body: Vec<u8>) -> Request {
@@ -137,4 +149,22 @@ impl Request {
 
 fn wrong(message: String) -> Error {
     Error::new(Kind::Request, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_that_is_there_gets_a_further_value() {
+        let url = Url::parse("http://localhost/v1").unwrap();
+        let outline = Outline::new("POST", url, vec![("X-Beta".to_owned(), "a".to_owned())]).unwrap();
+        let more = outline.and(&[("x-beta", "b".to_owned()), ("x-other", "c".to_owned())]).unwrap();
+        let request = Arc::new(more).with(b"{}".to_vec()).encode("/v1", None);
+        let text = String::from_utf8(request).unwrap();
+        let expected = "POST /v1 HTTP/1.1\r\nhost: localhost\r\nX-Beta: a,b\r\n";
+        assert!(text.starts_with(expected), "{text}");
+        assert!(text.contains("\r\nx-other: c\r\ncontent-length: 2\r\n"), "{text}");
+        assert!(outline.and(&[("x", "a\r\nb: c".to_owned())]).is_err());
+    }
 }

@@ -61,9 +61,15 @@ impl Operation {
             Self::Embeddings => "embeddings",
         }
     }
-}
 
-impl Operation {
+    /// Headers that are a part of this language: they go on to an upstream that speaks it itself.
+    pub(crate) fn headers(self) -> &'static [&'static str] {
+        match self {
+            Self::Messages => &["anthropic-beta"],
+            Self::Chat | Self::Embeddings => &[],
+        }
+    }
+
     /// Writes a stream in this language; `model` is the name that the client knows the model by.
     pub(crate) fn writer(self, model: Option<String>) -> Writer {
         match self {
@@ -111,6 +117,8 @@ pub(crate) struct Ask {
     pub(crate) user: Option<String>,
     /// For deployments that have them.
     pub(crate) tags: Vec<String>,
+    /// Those of [`Operation::headers`] that came.
+    pub(crate) headers: Vec<(&'static str, String)>,
     /// The longest answer that was asked for, over all choices.
     longest: u64,
     fields: Vec<Field>,
@@ -139,6 +147,7 @@ impl Ask {
             include_usage: false,
             user: None,
             tags: Vec::new(),
+            headers: Vec::new(),
             longest: 0,
             fields: Vec::new(),
             options: None,

@@ -326,7 +326,12 @@ impl Pursuit {
             && let (Some([whole, streamed]), Some(plain)) = (&deployment.plain, &deployment.table.plain)
             && let Some(body) = self.ask.plain(model, plain, self.operation, options)
         {
-            return Ok(words(if stream { streamed } else { whole }, body));
+            let outline = if stream { streamed } else { whole };
+            if self.ask.headers.is_empty() {
+                return Ok(words(outline, body));
+            }
+            let more = outline.and(&self.ask.headers).map_err(of_network)?;
+            return Ok(words(&Arc::new(more), body));
         }
         let task = Task::Plan {
             id: self.account.as_ref().map_or("", Account::id).to_owned(),

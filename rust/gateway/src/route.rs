@@ -298,8 +298,10 @@ async fn begin(
     account: &mut Option<Account>,
 ) -> Result<Ask, Problem> {
     let settings = &state.settings;
+    let headers = said(request.headers(), operation.headers());
     let body = whole(request, settings.max_body, settings.body_seconds).await?;
     let mut ask = Ask::read(body, model)?;
+    ask.headers = headers;
     if let Some(tags) = tags {
         ask.tags = tags.split(',').map(|tag| tag.trim().to_owned()).filter(|tag| !tag.is_empty()).collect();
     }
@@ -309,7 +311,6 @@ async fn begin(
     if state.group(&ask.model).is_none() || !caller.may_ask(&ask.model) {
         return Err(unknown(state, caller, &ask.model));
     }
-    let _ = operation;
     if let Caller::Key(key) = caller {
         let tokens = ask.estimate().1;
         let hold = match &state.commons {
@@ -325,6 +326,12 @@ async fn begin(
         }
     }
     Ok(ask)
+}
+
+/// Those of these headers that there are, each in one.
+fn said(headers: &HeaderMap, names: &[&'static str]) -> Vec<(&'static str, String)> {
+    let all = |name| headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
+    names.iter().map(|name| (*name, all(*name))).filter(|(_, value)| !value.is_empty()).collect()
 }
 
 /// The body of a request.
