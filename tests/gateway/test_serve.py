@@ -399,9 +399,13 @@ def test_the_config_is_read_anew_whole_or_not_at_all(start: Any, tmp_path: Path)
 
 def test_a_signal_that_comes_before_it_is_waited_for_is_not_lost() -> None:
     heard: list[int] = []
-    before = signal.signal(signal.SIGHUP, lambda got, _frame: heard.append(got))
+    before = {
+        each: signal.signal(each, lambda got, _frame: heard.append(got)) for each in (signal.SIGHUP, signal.SIGUSR1)
+    }
     try:
-        with serve._Signals() as signals:
+        with serve._Signals([signal.SIGHUP]) as signals:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            heard.clear()
             os.kill(os.getpid(), signal.SIGHUP)
             assert heard == [signal.SIGHUP]
             threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGHUP)).start()
@@ -410,7 +414,8 @@ def test_a_signal_that_comes_before_it_is_waited_for_is_not_lost() -> None:
             assert signals.next() is None
         signals.end()  # nobody waits any more
     finally:
-        signal.signal(signal.SIGHUP, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def test_a_config_with_an_error_changes_no_variable_either(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

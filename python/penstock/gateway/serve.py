@@ -136,7 +136,7 @@ def run(options: Options, out: TextIO = sys.stderr) -> int:
             if not serving.is_set() and got in (signal.SIGINT, signal.SIGTERM):
                 raise KeyboardInterrupt  # as long as it waits for a database there is nothing to let end
 
-        signals = stack.enter_context(_Signals())
+        signals = stack.enter_context(_Signals(_signals()))
         before = {number: signal.signal(number, heard) for number in _signals()}
         stack.callback(lambda: [signal.signal(number, handler) for number, handler in before.items()])
         gateway = gateway_of(options, compiled)
@@ -191,11 +191,14 @@ def _attend(gateway: "Gateway", server: "Server", signals: "_Signals") -> None:
 
 
 class _Signals:
-    """The signals that there are handlers of, in their order. None is lost, nor has it to be looked for.
+    """These signals, which are to have handlers, in their order. None is lost, nor has it to be looked for.
 
     Python hears of a signal that comes in the moment before a wait begins when the wait has ended. But its number is
     written to a socket at once, and that is what is waited for.
     """
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self._numbers = numbers
 
     def __enter__(self) -> Self:
         self._in, self._out = socket.socketpair()
@@ -210,7 +213,10 @@ class _Signals:
 
     def next(self) -> int | None:
         """The next one. None: `end` was called."""
-        return self._in.recv(1)[0] or None
+        while got := self._in.recv(1)[0]:
+            if got in self._numbers:  # others may have handlers too
+                return got
+        return None
 
     def end(self) -> None:
         """There is nothing more to wait for. From any thread."""
