@@ -26,57 +26,14 @@ pytest.importorskip("hypercorn", reason="external: no hypercorn to speak HTTP/2 
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="external: hypercorn takes no socket there")
 MESSAGES = [{"role": "user", "content": "Hello"}]
-SERVER = """
-import asyncio, json, socket, sys
-from hypercorn.asyncio import serve
-from hypercorn.config import Config
-
-EVENT = 'data: {"choices":[{"index":0,"delta":{"content":%s},"finish_reason":null}]}\\n\\n'
-LAST = 'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\\n\\ndata: [DONE]\\n\\n'
-
-async def app(scope, receive, send):
-    if scope["type"] != "http":
-        return
-    body = b""
-    while (part := await receive())["type"] == "http.request":
-        body += part["body"]
-        if not part["more_body"]:
-            break
-    model, _, count = json.loads(body)["model"].partition("-")
-    head = [(b"content-type", b"text/event-stream")]
-    await send({"type": "http.response.start", "status": 200, "headers": head})
-
-    async def say(text, more=True):
-        await send({"type": "http.response.body", "body": text.encode(), "more_body": more})
-
-    # Whoever asks learns which connection it is on.
-    await say(EVENT % json.dumps(f"{scope['http_version']} {scope['client'][1]}"))
-    if model == "hold":
-        await receive()
-        return
-    for number in range(int(count or 3)):
-        await say(EVENT % json.dumps(" " + str(number)))
-        if model == "drip":
-            await asyncio.sleep(0.002)
-    await say(LAST, False)
-
-listener = socket.create_server(("127.0.0.1", 0), backlog=500)
-print(listener.getsockname()[1], flush=True)
-config = Config()
-config.bind = [f"fd://{listener.detach()}"]
-config.loglevel = "critical"
-config.h2_max_concurrent_streams = int(sys.argv[1])
-if len(sys.argv) > 2:
-    config.certfile, config.keyfile = sys.argv[2:]
-asyncio.run(serve(app, config, shutdown_trigger=asyncio.Event().wait))
-"""
+SERVER = Path(__file__).parent.parent / "http2_upstream.py"
 
 
 class Server:
     """hypercorn in a process of its own."""
 
     def __init__(self, limit: int, *files: Path) -> None:
-        command = [sys.executable, "-c", SERVER, str(limit), *map(str, files)]
+        command = [sys.executable, str(SERVER), str(limit), *map(str, files)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
@@ -203,7 +160,7 @@ def test_httpx_without_the_package_it_needs(server: Server, monkeypatch: pytest.
 
 
 def test_as_a_transport_of_httpx(server: Server, secure: tuple[Server, str]) -> None:
-    body = {"model": "hello"}
+    body = {"model": "hello", "stream": True}
     with httpx.Client(transport=HTTPTransport(http2="prior-knowledge")) as client:
         response = client.post(server.base_url, json=body)
         assert (response.http_version, response.text.count("data: ")) == ("HTTP/2", 6)

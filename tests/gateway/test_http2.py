@@ -23,59 +23,14 @@ pytest.importorskip("hypercorn", reason="external: no hypercorn to speak HTTP/2 
 from penstock._native import Gateway
 
 MESSAGES = [{"role": "user", "content": "hi"}]
-SERVER = """
-import asyncio, json, socket, sys
-from hypercorn.asyncio import serve
-from hypercorn.config import Config
-
-EVENT = 'data: {"choices":[{"index":0,"delta":{"content":%s},"finish_reason":null}]}\\n\\n'
-LAST = 'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\\n\\ndata: [DONE]\\n\\n'
-WHOLE = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "x" * 300000}, "finish_reason": "stop"}]}
-
-async def app(scope, receive, send):
-    if scope["type"] != "http":
-        return
-    body = b""
-    while (part := await receive())["type"] == "http.request":
-        body += part["body"]
-        if not part["more_body"]:
-            break
-    asked = json.loads(body)
-    kind, _, count = asked["model"].partition("-")
-    form = b"text/event-stream" if asked.get("stream") else b"application/json"
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", form)]})
-
-    async def say(text, more=True):
-        await send({"type": "http.response.body", "body": text.encode(), "more_body": more})
-
-    if not asked.get("stream"):
-        await say(json.dumps(WHOLE), False)
-        return
-    # Whoever asks learns which connection it is on.
-    await say(EVENT % json.dumps(f"{scope['http_version']} {scope['client'][1]}"))
-    for number in range(int(count or 3)):
-        await say(EVENT % json.dumps(" " + str(number) * (1 if kind == "drip" else 3000)))
-        if kind == "drip":
-            await asyncio.sleep(0.002)
-    await say(LAST, False)
-
-listener = socket.create_server(("127.0.0.1", 0), backlog=500)
-print(listener.getsockname()[1], flush=True)
-config = Config()
-config.bind = [f"fd://{listener.detach()}"]
-config.loglevel = "critical"
-config.h2_max_concurrent_streams = int(sys.argv[1])
-if len(sys.argv) > 2:
-    config.certfile, config.keyfile = sys.argv[2:]
-asyncio.run(serve(app, config, shutdown_trigger=asyncio.Event().wait))
-"""
+SERVER = Path(__file__).parent.parent / "http2_upstream.py"
 
 
 class Proxy:
     """hypercorn in a process of its own, and a gateway in front of it."""
 
     def __init__(self, limit: int = 100, route: dict[str, Any] | None = None, *files: Path, workers: int = 2) -> None:
-        command = [sys.executable, "-c", SERVER, str(limit), *map(str, files)]
+        command = [sys.executable, str(SERVER), str(limit), *map(str, files)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         upstream = (
