@@ -188,6 +188,12 @@ def mortal_postgres() -> Iterator[Postgres]:
     yield from started()
 
 
+def pytest_configure() -> None:
+    """A shell has what it starts in the background ignore Ctrl-C, and that would be passed on to what is tested."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_report_header() -> list[str]:
     """Which build is tested: the wheel and not the tree, unless somebody chose otherwise."""
     import penstock
