@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -389,24 +389,33 @@ def test_anthropic_raises_in_the_middle_of_a_stream(anthropic: Any, model: str) 
 # ---- clients that are large, or not of this language: each in a process of its own
 
 
-def python(code: str, *words: str) -> Any:
-    """What a program prints as JSON."""
-    command = [sys.executable, "-c", textwrap.dedent(code), *words]
-    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout.splitlines()[-1])
+@pytest.fixture(scope="session")
+def python(root: Path) -> Callable[..., Any]:
+    """Gives what a program prints as JSON. Its environment has the clients of the group `clients`, installed once."""
+    folder = root / "target" / "python-clients"
+    program, ready = folder / "bin" / "python", folder / ".ready"
+    if not ready.exists():
+        for command in (
+            [sys.executable, "-m", "venv", "--clear", folder],
+            [program, "-m", "pip", "install", "--quiet", "pip>=25.1"],
+            [program, "-m", "pip", "install", "--quiet", "--group", f"{root / 'pyproject.toml'}:clients"],
+        ):
+            made = subprocess.run(command, check=False, capture_output=True, text=True, timeout=400)
+            if made.returncode:
+                pytest.skip(f"external: pip installs no further clients here: {made.stderr.strip()[-200:]}")
+        ready.touch()
+
+    def run(code: str, *words: str) -> Any:
+        command = [program, "-c", textwrap.dedent(code), *words]
+        ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
+        assert ran.returncode == 0, ran.stderr
+        return json.loads(ran.stdout.splitlines()[-1])
+
+    return run
 
 
-def needs(name: str) -> None:
-    """Skips where a client is not installed, which the last lines of the run say."""
-    import importlib.util
-
-    if importlib.util.find_spec(name) is None:
-        pytest.skip(f"external: the client {name} is not installed (group `clients` of pyproject.toml)")
-
-
-def test_litellm(shared: Any, key: str) -> None:
-    needs("litellm")
+@pytest.mark.timeout(900)
+def test_litellm(shared: Any, key: str, python: Callable[..., Any]) -> None:
     code = """
         import asyncio, json, os, sys
         os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
@@ -435,8 +444,8 @@ def test_litellm(shared: Any, key: str) -> None:
     assert [json.loads(each)["city"] for each in arguments] == CITIES
 
 
-def test_langchain(shared: Any, key: str) -> None:
-    needs("langchain_openai")
+@pytest.mark.timeout(900)
+def test_langchain(shared: Any, key: str, python: Callable[..., Any]) -> None:
     code = """
         import json, sys
         from langchain_openai import ChatOpenAI
