@@ -111,7 +111,31 @@ def test_what_is_no_duration_is_refused(duration: str) -> None:
     ],
 )
 def test_a_period_ends_in_step_with_the_ones_before(reset: str, period: str, now: str, end: str) -> None:
-    assert next_reset(at(reset), period, at(now)) == at(end)
+    assert next_reset(at(reset), period, at(now), at("2026-12-15")) == at(end)
+
+
+@pytest.mark.parametrize(
+    ("period", "created", "ends"),
+    [
+        ("1mo", "2027-01-31", ["02-28", "03-31", "04-30", "05-31"]),
+        ("1mo", "2027-01-30", ["02-28", "03-30", "04-30", "05-30"]),
+        ("1mo", "2027-01-28", ["02-28", "03-28", "04-28", "05-28"]),
+        ("2mo", "2026-12-31", ["02-28", "04-30", "06-30", "08-31"]),
+    ],
+)
+def test_a_shorter_month_moves_none_of_those_after_it(period: str, created: str, ends: list[str]) -> None:
+    made = at(f"{created}T08:00:00.123457") + 1e-7  # a clock is finer than the calendar
+    expected = [at(f"2027-{end}T08:00:00.123457") for end in ends]
+    walked = [later(made, period)]
+    while len(walked) < len(ends):
+        walked.append(next_reset(walked[-1], period, walked[-1], made))
+    assert walked == expected
+    assert next_reset(walked[0], period, walked[-2], made) == expected[-1]  # a node that slept
+
+
+def test_a_period_that_a_key_was_given_later_keeps_its_own_day() -> None:
+    reset, created = at("2027-02-28T09:30:00"), at("2027-01-31T08:00:00")
+    assert next_reset(reset, "1mo", reset, created) == at("2027-03-28T09:30:00")
 
 
 @pytest.mark.parametrize(

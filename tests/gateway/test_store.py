@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from hypothesis import strategies as st
 
 from penstock.errors import BadRequestError, NotFoundError
 from penstock.gateway import migrations
-from penstock.gateway.keys import Key, hash_of, hint_of, make
+from penstock.gateway.keys import Key, hash_of, hint_of, later, make
 from penstock.gateway.store import Store, StoreDownError, StoreError, fit
 from penstock.gateway.tables import SUMS, VERSION, VERSION_TABLE, metadata
 
@@ -377,6 +378,17 @@ def test_a_budget_begins_anew_when_its_period_ends(store: Store, row: Row) -> No
     assert (changed.id, changed.spent) == (key.id, 0)
     # In step with the periods that nobody was there for.
     assert changed.budget_reset == pytest.approx(now - 60 + 3600)
+
+
+def test_a_month_begins_on_the_day_that_its_key_was_made(store: Store) -> None:
+    made, february, march = (
+        datetime(2027, *day, 8, 30, 1, 123457, tzinfo=UTC).timestamp() for day in ((1, 31), (2, 28), (3, 31))
+    )
+    key = add(store, budget=5, budget_period="1mo", budget_reset=later(made, "1mo"), created=made)
+    assert store.reset_budgets(february) == 1
+    found = store.find_key(key.id)
+    assert found is not None
+    assert found.budget_reset == march
 
 
 # ---- the schema

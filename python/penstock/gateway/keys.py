@@ -167,8 +167,10 @@ _UNITS = {
 DURATION = "a number and s, m, h, d, w or mo, as 30d"
 
 
-def later(when: float, duration: str) -> float:
+def later(when: float, duration: str, day: int | None = None) -> float:
     """The time that is `duration` after `when`, both Unix seconds. A month ("1mo") is one of the calendar's, in UTC.
+
+    day: of the month that months lead to, if it is not that of `when`.
 
     Raises:
         ValueError: the duration is none.
@@ -184,21 +186,26 @@ def later(when: float, duration: str) -> float:
         years, month = divmod(begin.month - 1 + count, 12)
         year = begin.year + years
         # From the 31st a month leads to the last day of a shorter one.
-        return begin.replace(year=year, month=month + 1, day=min(begin.day, monthrange(year, month + 1)[1])).timestamp()
+        day = min(day or begin.day, monthrange(year, month + 1)[1])
+        return begin.replace(year=year, month=month + 1, day=day).timestamp()
     except (OverflowError, ValueError):
         raise ValueError(f"{duration!r} ends after the calendar does") from None
 
 
-def next_reset(reset: float, period: str, now: float) -> float:
-    """When a budget's period ends that is running now, if one of them ended at `reset`."""
+def next_reset(reset: float, period: str, now: float, created: float) -> float:
+    """When a budget's period ends that is running now, if one of them ended at `reset`. created: when its key was."""
     count = 0
     fixed = re.fullmatch(r"\s*(\d+)\s*(s|m|h|d|w)\s*", period)
     if fixed is not None:
         # Periods of equal length are counted, not walked: a node may have slept for a year.
         length = int(fixed[1]) * _UNITS[fixed[2]].total_seconds()
         return reset + length * max((now - reset) // length + 1, 0)
+    # After a shorter month the 31st is not to be seen in `reset` any more, but in when the key was made. A period that
+    # it was given later is told by the time of day, and keeps to the day of `reset`.
+    first, ended = datetime.fromtimestamp(created, UTC), datetime.fromtimestamp(reset, UTC)
+    day = first.day if first.time() == ended.time() else None
     while reset <= now and count < 10_000:
-        reset, count = later(reset, period), count + 1
+        reset, count = later(reset, period, day), count + 1
     return reset
 
 

@@ -328,7 +328,7 @@ class Store:
 
     def reset_budgets(self, now: float) -> int:
         """Begins a new period for the keys whose period has ended. Gives how many."""
-        due = sa.select(keys.c.id, keys.c.budget_period, keys.c.budget_reset)
+        due = sa.select(keys.c.id, keys.c.budget_period, keys.c.budget_reset, keys.c.created)
         due = due.where(keys.c.budget_reset <= now, keys.c.deleted.is_(None)).order_by(keys.c.id)
         with self._begin() as connection:
             ended = connection.execute(due).all()
@@ -337,8 +337,8 @@ class Store:
         count = 0
         with self._begin(writes=True) as connection:
             number = _next(connection)
-            for key, period, reset in ended:
-                until = None if period is None else next_reset(reset, period, now)
+            for key, period, reset, created in ended:
+                until = None if period is None else next_reset(reset, period, now, created)
                 # Only from the end that was read: another node may have done it.
                 which = (keys.c.id == key) & (keys.c.budget_reset == reset)
                 values = {"spent": 0, "budget_reset": until, "changed": number}
