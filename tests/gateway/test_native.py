@@ -225,6 +225,69 @@ def test_retries_are_a_part_of_the_requests(start: Start) -> None:
     assert len(proxy.upstream.asked) == 80 + 40 + 100 + 5 * 3
 
 
+def beside(proxy: Proxy, **parts: Any) -> dict[str, Any]:
+    """Another deployment like the first one of `m`, before it in the list: by number it gets its id."""
+    group, (first, *others) = proxy.tables["groups"][0], proxy.tables["deployments"]
+    new = {**first, "id": "0", **parts}
+    proxy.tables["deployments"] = [new, {**first, "id": "1"}, *others]
+    group["deployments"] = ["0", "1"]
+    return new
+
+
+def test_a_deployment_that_stays_keeps_its_limits_when_others_change(start: Start) -> None:
+    entered, over = threading.Semaphore(0), threading.Event()
+
+    def say(connection: socket.socket, body: bytes) -> None:
+        entered.release()
+        assert over.wait(20)
+        answer(connection, body)
+
+    proxy = start(say)
+
+    def reload() -> None:
+        proxy.gateway.reload(json.dumps(proxy.tables).encode())
+
+    def known() -> dict[str, tuple[int, int]]:
+        found = json.loads(proxy.gateway.snapshot())["deployments"]
+        return {each["id"]: (each["rpm"], each["in_flight"]) for each in found if each["group"] == "m"}
+
+    proxy.tables["deployments"][0]["limits"] = {"rpm": 2, "max_parallel": 1}
+    reload()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(proxy.ask)
+        assert entered.acquire(timeout=20)
+        new = beside(proxy, weight=0.0, limits={"rpm": 0})
+        reload()
+        assert known() == {"0": (0, 0), "1": (1, 1)}
+        assert proxy.ask().status_code == 429  # one at once
+        over.set()
+        assert waiting.result().status_code == 200
+    assert known() == {"0": (0, 0), "1": (1, 0)}
+    new["model"] = "other"
+    proxy.tables["groups"][0]["strategy"] = "least-busy"
+    reload()
+    assert proxy.ask().status_code == 200
+    reload()
+    assert proxy.ask().status_code == 429  # two a minute
+    proxy.tables["deployments"][1]["limits"] = {"rpm": 3}
+    reload()
+    assert known() == {"0": (0, 0), "1": (0, 0)}  # one that was changed begins anew
+
+
+def test_a_deployment_that_stays_is_left_alone_when_others_change(start: Start) -> None:
+    def say(connection: socket.socket, body: bytes) -> None:
+        connection.sendall(head(500, "application/json") + b"{}")
+
+    proxy = start(say)
+    proxy.tables["deployments"][0] |= {"allowed_fails": 0, "cooldown": 600.0}
+    proxy.gateway.reload(json.dumps(proxy.tables).encode())
+    assert proxy.ask().status_code == 500
+    beside(proxy, model="other")
+    proxy.gateway.reload(json.dumps(proxy.tables).encode())
+    found = json.loads(proxy.gateway.snapshot())["deployments"]
+    assert {each["id"]: each["health"] for each in found if each["group"] == "m"} == {"0": "up", "1": "cooling"}
+
+
 def test_one_clock_for_all_attempts(start: Start) -> None:
     def say(connection: socket.socket, body: bytes) -> None:
         if len(proxy.upstream.asked) == 2:

@@ -488,6 +488,56 @@ mod limits {
           }
 }
 
+mod successors {
+    use super::*;
+
+    /// One that has another's place in the list, and one that is new.
+    fn successor(before: &Pool, deployments: Vec<Deployment>) -> Pool {
+        let mut pool = Pool::new(Strategy::Shuffle, deployments);
+        pool.go_on(1, before, 0);
+        pool
+    }
+
+    #[test]
+    fn go_on_with_what_was_counted_and_what_is_under_way() {
+        let limits = Limits { rpm: Some(2), max_parallel: Some(1), ..Limits::default() };
+        let limited = Deployment { limits, ..Deployment::default() };
+        let mut old = Pool::new(Strategy::Shuffle, vec![limited.clone()]);
+        let under_way = ask(&mut old, 0.0).unwrap();
+        let mut new = successor(&old, vec![Deployment::default(), limited]);
+        let request = Request { except: &[0], ..Request::default() };
+        assert!(new.lease(&request, 1.0, 0.5).unwrap_err().busy);
+        old.settle(under_way, WELL, Some(9), 1.0);
+        assert_eq!(new.status(1.0)[1].tpm, 9);
+        let lease = new.lease(&request, 1.0, 0.5).unwrap();
+        new.settle(lease, WELL, None, 2.0);
+        let refusal = new.lease(&request, 2.0, 0.5).unwrap_err();
+        assert_eq!((refusal.cause, refusal.busy), (Cause::Limited, false));
+        assert_eq!(new.status(2.0).iter().map(|status| status.rpm).collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
+    fn hear_of_a_probe_that_was_sent_before_them() {
+        let mut old = Pool::new(Strategy::Shuffle, deployments(1));
+        for _ in 0..4 {
+            run(&mut old, Outcome::Failed, 0.0);
+        }
+        let probe = ask(&mut old, 5.0).unwrap();
+        let mut new = successor(&old, deployments(2));
+        assert_eq!(new.status(5.0)[1].health, Health::Probing);
+        old.settle(probe, WELL, None, 6.0);
+        assert_eq!(new.status(6.0)[1].health, Health::Up);
+    }
+
+    #[test]
+    fn a_clone_is_no_successor() {
+        let mut pool = Pool::new(Strategy::Shuffle, deployments(1));
+        let mut clone = pool.clone();
+        run(&mut pool, WELL, 0.0);
+        assert_eq!(clone.status(0.0)[0].answered, 0);
+    }
+}
+
 mod cooldowns {
     use super::*;
 

@@ -161,7 +161,7 @@ pub(crate) struct Group {
     pub(crate) members: Vec<Arc<Deployment>>,
     /// Tags choose among them: without any there, what a client says of tags is its own affair.
     pub(crate) tagged: bool,
-    rules: Arc<Mutex<policy::Pool>>,
+    rules: Mutex<policy::Pool>,
 }
 
 #[derive(Debug)]
@@ -288,24 +288,36 @@ impl Group {
         let member =
             |id: &String| known.get(id.as_str()).cloned().ok_or_else(|| format!("there is no deployment {id}"));
         let members: Vec<_> = table.deployments.iter().map(member).collect::<Result<_, _>>()?;
-        let same = before.and_then(|state| state.groups.get(&table.name)).filter(|old| {
-            old.table.strategy == table.strategy
-                && old.members.len() == members.len()
-                && old.members.iter().zip(&members).all(|(old, new)| old.table == new.table)
-        });
-        let fresh = || {
-            let rules = members.iter().map(|member| member.rules()).collect();
-            Arc::new(Mutex::new(policy::Pool::new(strategy, rules)))
-        };
-        // Requests that are under way come back to what they were taken from.
-        let rules = same.map_or_else(fresh, |old| Arc::clone(&old.rules));
+        let mut rules = policy::Pool::new(strategy, members.iter().map(|member| member.rules()).collect());
+        if let Some(old) = before.and_then(|state| state.groups.get(&table.name)) {
+            let known = old.rules();
+            for (index, there) in places(&members, &old.members) {
+                rules.go_on(index, &known, there);
+            }
+        }
         let tagged = members.iter().any(|member| !member.table.tags.is_empty());
-        Ok(Self { table, members, tagged, rules })
+        Ok(Self { table, members, tagged, rules: Mutex::new(rules) })
     }
 
     pub(crate) fn rules(&self) -> MutexGuard<'_, policy::Pool> {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Which deployments were there before, and where. An id that is a place in a list becomes another deployment's when the
+/// list changes: what is the same but for its id goes on too, where the ids leave it.
+fn places(members: &[Arc<Deployment>], old: &[Arc<Deployment>]) -> Vec<(usize, usize)> {
+    let same: [fn(&tables::Deployment, &tables::Deployment) -> bool; 2] =
+        [|new, old| new == old, |new, old| *new == tables::Deployment { id: Arc::clone(&new.id), ..old.clone() }];
+    let mut places: Vec<(usize, usize)> = Vec::new();
+    for same in same {
+        for (index, member) in members.iter().enumerate() {
+            let taken = |there: usize| places.iter().any(|(new, old)| *new == index || *old == there);
+            let there = (0..old.len()).zip(old).find(|(there, old)| !taken(*there) && same(&member.table, &old.table));
+            places.extend(there.map(|(there, _)| (index, there)));
+        }
+    }
+    places
 }
 
 impl Deployment {

@@ -3,7 +3,7 @@
 //! Pure: the time (seconds of any clock that does not go back) and chance (a number in [0, 1)) are arguments. A
 //! [`pool::Pool`] holds all that is remembered of one group of deployments, in a few kilobytes for each and without
 //! allocating as it goes on: whoever shares it between threads puts it behind one mutex, and holds that for
-//! microseconds.
+//! microseconds. A pool that takes the place of another goes on with what that one knows of deployments that stay.
 //!
 //! ```
 //! use penstock_core::policy::pool::{Deployment, Outcome, Pool, Request, Strategy};

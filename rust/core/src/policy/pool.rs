@@ -1,5 +1,7 @@
 //! The deployments of one model: which one a request goes to, and what its end tells about the next.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use super::cooldown::{Breaker, Cooldown, Pass, Reason, State, Verdict};
 use super::latency::PeakEwma;
 use super::limits::{Full, Limits, Meter};
@@ -217,9 +219,16 @@ impl Health {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Member {
     is: Deployment,
+    /// Other pools may go on with it, see [`Pool::go_on`].
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What is remembered of a deployment.
+#[derive(Clone, Debug)]
+struct Seen {
     meter: Meter,
     breaker: Breaker,
     first_token: PeakEwma,
@@ -229,17 +238,41 @@ struct Member {
     tokens: u64,
 }
 
+/// A pool by itself: what it does is nobody else's.
+impl Clone for Member {
+    fn clone(&self) -> Self {
+        Self { is: self.is.clone(), seen: Arc::new(Mutex::new(self.seen().clone())) }
+    }
+}
+
 impl Member {
-    fn score(&mut self, strategy: Strategy, stream: bool, now: f64) -> f64 {
+    fn new(is: Deployment) -> Self {
+        let seen = Seen {
+            meter: Meter::new(is.limits),
+            breaker: Breaker::new(is.cooldown),
+            first_token: PeakEwma::default(),
+            whole: PeakEwma::default(),
+            answered: 0,
+            failed: 0,
+            tokens: 0,
+        };
+        Self { is, seen: Arc::new(Mutex::new(seen)) }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn score(&self, seen: &mut Seen, strategy: Strategy, stream: bool, now: f64) -> f64 {
         match strategy {
             Strategy::Shuffle => 0.0,
-            Strategy::LeastBusy => f64::from(self.meter.in_flight),
+            Strategy::LeastBusy => f64::from(seen.meter.in_flight),
             Strategy::LowestLatency => {
-                let latency = if stream { self.first_token } else { self.whole };
-                latency.cost(self.meter.in_flight, now)
+                let latency = if stream { seen.first_token } else { seen.whole };
+                latency.cost(seen.meter.in_flight, now)
             }
             Strategy::LowestCost => self.is.price.unwrap_or(f64::MAX),
-            Strategy::LowestUsage => self.meter.load(now),
+            Strategy::LowestUsage => seen.meter.load(now),
         }
     }
 
@@ -258,39 +291,38 @@ pub struct Pool {
 impl Pool {
     #[must_use]
     pub fn new(strategy: Strategy, deployments: Vec<Deployment>) -> Self {
-        let member = |is: Deployment| Member {
-            meter: Meter::new(is.limits),
-            breaker: Breaker::new(is.cooldown),
-            first_token: PeakEwma::default(),
-            whole: PeakEwma::default(),
-            answered: 0,
-            failed: 0,
-            tokens: 0,
-            is,
-        };
-        Self { strategy, members: deployments.into_iter().map(member).collect() }
+        Self { strategy, members: deployments.into_iter().map(Member::new).collect() }
+    }
+
+    /// The deployment here goes on where the same one is `there` in the pool of before: with its counts, its limits, its
+    /// cooldown, and with the requests that are under way, which are settled in the pool that they were let in by.
+    pub fn go_on(&mut self, index: usize, before: &Self, there: usize) {
+        if let (Some(member), Some(old)) = (self.members.get_mut(index), before.members.get(there)) {
+            member.seen = Arc::clone(&old.seen);
+        }
     }
 
     /// A deployment for a request, which counts from now on.
     pub fn lease(&mut self, request: &Request<'_>, now: f64, chance: f64) -> Result<Lease, Refusal> {
         let choice = self.choose(request, now, chance);
         let index = choice?;
-        let Some(member) = self.members.get_mut(index) else {
+        let Some(member) = self.members.get(index) else {
             return Err(Refusal { cause: Cause::Unmatched, after: None, busy: false });
         };
-        member.meter.take(request.tokens, now);
-        let pass = member.breaker.admit();
+        let mut seen = member.seen();
+        seen.meter.take(request.tokens, now);
+        let pass = seen.breaker.admit();
         Ok(Lease { index, stream: request.stream, taken: now, tokens: request.tokens, pass })
     }
 
-    fn choose(&mut self, request: &Request<'_>, now: f64, chance: f64) -> Result<usize, Refusal> {
+    fn choose(&self, request: &Request<'_>, now: f64, chance: f64) -> Result<usize, Refusal> {
         let mut refusal = Refusal { cause: Cause::Unmatched, after: None, busy: false };
         let strategy = self.strategy;
         let matching = self.matching(request);
         let fitting = self.members.iter().any(|member| matching.admits(member, request) && fits(member, request));
         let mut best = None;
         let mut open = Vec::with_capacity(self.members.len());
-        for (index, member) in self.members.iter_mut().enumerate() {
+        for (index, member) in self.members.iter().enumerate() {
             if !matching.admits(member, request) || (fitting && !fits(member, request)) {
                 continue;
             }
@@ -300,11 +332,12 @@ impl Pool {
                 }
                 continue;
             }
-            if !member.breaker.admits(now) {
-                refuse_cooling(&mut refusal, member.breaker.state(), now);
+            let mut seen = member.seen();
+            if !seen.breaker.admits(now) {
+                refuse_cooling(&mut refusal, seen.breaker.state(), now);
                 continue;
             }
-            match member.meter.check(request.tokens, now) {
+            match seen.meter.check(request.tokens, now) {
                 Ok(()) => {}
                 Err(full) => {
                     refusal.cause = Cause::Limited;
@@ -316,7 +349,7 @@ impl Pool {
                     continue;
                 }
             }
-            let rank = (member.is.order, member.score(strategy, request.stream, now));
+            let rank = (member.is.order, member.score(&mut seen, strategy, request.stream, now));
             if best.is_none_or(|best| rank <= best) {
                 if best != Some(rank) {
                     open.clear();
@@ -342,9 +375,10 @@ impl Pool {
 
     /// The answer to a request has begun: a stream's first event is there, so many seconds after it was asked for.
     pub fn began(&mut self, lease: &Lease, seconds: f64, now: f64) {
-        if let Some(member) = self.members.get_mut(lease.index) {
-            member.breaker.began(lease.pass);
-            member.first_token.observe(seconds, now);
+        if let Some(member) = self.members.get(lease.index) {
+            let mut seen = member.seen();
+            seen.breaker.began(lease.pass);
+            seen.first_token.observe(seconds, now);
         }
     }
 
@@ -352,9 +386,10 @@ impl Pool {
     #[expect(clippy::needless_pass_by_value, reason = "it is used up")]
     pub fn settle(&mut self, lease: Lease, outcome: Outcome, tokens: Option<u64>, now: f64) {
         let alone = self.members.len() == 1;
-        let Some(member) = self.members.get_mut(lease.index) else { return };
-        member.meter.settle(lease.taken, lease.tokens, tokens.unwrap_or(lease.tokens), now);
-        member.tokens = member.tokens.saturating_add(tokens.unwrap_or(0));
+        let Some(member) = self.members.get(lease.index) else { return };
+        let mut seen = member.seen();
+        seen.meter.settle(lease.taken, lease.tokens, tokens.unwrap_or(lease.tokens), now);
+        seen.tokens = seen.tokens.saturating_add(tokens.unwrap_or(0));
         let verdict = match outcome {
             Outcome::Answered { .. } => Verdict::Well,
             Outcome::Failed => Verdict::Failing,
@@ -364,16 +399,16 @@ impl Pool {
         };
         match outcome {
             Outcome::Answered { seconds } => {
-                member.answered += 1;
+                seen.answered += 1;
                 if let Some(seconds) = seconds {
-                    let latency = if lease.stream { &mut member.first_token } else { &mut member.whole };
+                    let latency = if lease.stream { &mut seen.first_token } else { &mut seen.whole };
                     latency.observe(seconds, now);
                 }
             }
             Outcome::Left => {}
-            _ => member.failed += 1,
+            _ => seen.failed += 1,
         }
-        member.breaker.judge(lease.pass, verdict, alone, now);
+        seen.breaker.judge(lease.pass, verdict, alone, now);
     }
 
     /// A request that was given up without a word: its place is free again, and nothing is learnt.
@@ -394,27 +429,28 @@ impl Pool {
 
     /// Each deployment as it is now, in their order.
     pub fn status(&mut self, now: f64) -> Vec<Status> {
-        let status = |member: &mut Member| {
-            let (health, cooling) = match member.breaker.state() {
+        let status = |member: &Member| {
+            let mut seen = member.seen();
+            let (health, cooling) = match seen.breaker.state() {
                 State::Up => (Health::Up, 0.0),
                 State::Cooling { until, .. } => (Health::Cooling, (until - now).max(0.0)),
                 State::Probing { .. } => (Health::Probing, 0.0),
             };
-            let [rpm, tpm] = member.meter.used(now);
+            let [rpm, tpm] = seen.meter.used(now);
             Status {
                 health,
                 cooling,
-                in_flight: member.meter.in_flight,
-                answered: member.answered,
-                failed: member.failed,
-                tokens: member.tokens,
+                in_flight: seen.meter.in_flight,
+                answered: seen.answered,
+                failed: seen.failed,
+                tokens: seen.tokens,
                 rpm,
                 tpm,
-                first_token: member.first_token.seconds(),
-                whole: member.whole.seconds(),
+                first_token: seen.first_token.seconds(),
+                whole: seen.whole.seconds(),
             }
         };
-        self.members.iter_mut().map(status).collect()
+        self.members.iter().map(status).collect()
     }
 }
 
