@@ -768,8 +768,16 @@ class Gateway:
         cert: certificate chain and key, as paths of PEM files.
 
         Raises:
-            OSError: the address is taken, or not this machine's; a file is not there.
-            ValueError: a file holds something else.
+            OSError: the address is taken, or not this machine's.
+            ValueError: a file of the certificate is not there, or holds something else.
+        """
+
+    @staticmethod
+    def check_cert(certificates: str | PathLike[str], key: str | PathLike[str], /) -> None:
+        """Whether `listen` can serve with these files.
+
+        Raises:
+            ValueError: one is not there or holds something else, or they do not belong together.
         """
 
     def next_job(self, seconds: float, /) -> Job | None:

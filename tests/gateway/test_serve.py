@@ -218,7 +218,8 @@ def test_a_certificate_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert advice == "--ssl-certfile and --ssl-keyfile are files of PEM."
 
 
-def test_certificates_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("way", [["--check"], ["--port", "0"]])
+def test_certificates_that_do_not_fit(way: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trustme = pytest.importorskip("trustme", reason="external: no trustme")
     for name in ("one", "other"):
         made = trustme.CA().issue_cert("localhost")
@@ -229,17 +230,40 @@ def test_certificates_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixt
         ("one.key", "one.key", "one.key: there is no certificate in it"),
         ("one.pem", "one.pem", "one.pem: there is no private key in it"),
     ):
-        words = ["--ssl-certfile", certificate, "--ssl-keyfile", key, "--port", "0"]
+        words = ["--ssl-certfile", certificate, "--ssl-keyfile", key, *way]
         assert command(["proxy", "--model", "replay/hello", *words]) == 1
-        assert capsys.readouterr().err.splitlines()[0] == f"penstock: TLS: {said}"
+        assert capsys.readouterr().err.splitlines()[-2] == f"penstock: TLS: {said}"
 
 
-def test_a_database_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = write(tmp_path / "config.yaml", general_settings={"database_url": "mysql://x"})
-    assert command(["proxy", "--config", str(file)]) == 1
+@pytest.mark.parametrize("way", [["--check"], ["--port", "0"]])
+def test_a_database_that_is_none(way: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"database_url": "mysql://x", "master_key": SECRET}
+    file = write(tmp_path / "config.yaml", general_settings=settings)
+    assert command(["proxy", "--config", str(file), *way]) == 1
     what, advice = capsys.readouterr().err.splitlines()
     assert "mysql" in what
     assert "database_url" in advice
+
+
+def test_check_shows_all_that_keeps_it_from_starting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "config.yaml", general_settings={"database_url": f"sqlite:///{tmp_path}/none/spend.db"})
+    words = ["--ssl-certfile", "none.pem", "--ssl-keyfile", "none.key", "--host", "0.0.0.0"]
+    assert command(["proxy", "--config", str(file), *words, "--check"]) == 1
+    out, err = capsys.readouterr()
+    assert "hello#0" in out
+    assert [line for line in err.splitlines() if line.startswith("penstock: ")] == [
+        "penstock: TLS: none.pem: I/O error: No such file or directory (os error 2)",
+        f"penstock: {tmp_path}/none/spend.db: there is no folder {tmp_path}/none",
+        "penstock: on 0.0.0.0 everybody who reaches it could spend your money: there is no master key",
+    ]
+    assert "it would listen" not in err
+
+
+@pytest.mark.parametrize("words", [["--model", "replay/hello"], ["--config", "config.yaml"]])
+def test_check_makes_no_database(words: list[str], tmp_path: Path) -> None:
+    write(tmp_path / "config.yaml")
+    assert command(["proxy", *words, "--check"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 @pytest.mark.parametrize("module", ["yaml", "sqlalchemy"])

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import random
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -28,7 +29,7 @@ from hypothesis import strategies as st
 from penstock.errors import BadRequestError, NotFoundError
 from penstock.gateway import migrations
 from penstock.gateway.keys import Key, hash_of, hint_of, later, make
-from penstock.gateway.store import Store, StoreDownError, StoreError, fit
+from penstock.gateway.store import Store, StoreDownError, StoreError, check, fit
 from penstock.gateway.tables import SUMS, VERSION, VERSION_TABLE, metadata
 
 Row = Callable[..., dict[str, Any]]
@@ -562,13 +563,39 @@ def test_who_waits_too_long_for_another_writer_is_told_so(
         ("sqlite://", "a file"),
         ("sqlite:///:memory:", "a file"),
         ("postgresql://host:port/name", "URL is none"),
-        ("sqlite:////no/such/folder/penstock.db", "No such file"),
+        ("sqlite:////no/such/folder/penstock.db", "there is no folder"),
     ],
 )
-def test_what_is_no_database_is_refused(url: str, said: str) -> None:
+@pytest.mark.parametrize("find", [Store, check])
+def test_what_is_no_database_is_refused(find: Callable[[str], Any], url: str, said: str) -> None:
     with pytest.raises(StoreError, match=said) as caught:
-        Store(url)
+        find(url)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("find", [Store, check])
+def test_a_folder_is_no_database(find: Callable[[str], Any], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "penstock.db"):
+        with pytest.raises(StoreError, match=path.name):
+            find(str(path))
+
+
+def test_a_look_at_a_database_leaves_nothing_behind(tmp_path: Path) -> None:
+    check(f"sqlite:///{tmp_path}/penstock.db")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "empty.db").touch()
+    check(f"{tmp_path}/empty.db")
+    assert (tmp_path / "empty.db").read_bytes() == b""
+
+
+def test_a_look_at_a_server_does_not_go_there() -> None:
+    pytest.importorskip("psycopg", reason="external: no psycopg")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        check(f"postgresql://user@127.0.0.1:{server.getsockname()[1]}/name")
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_a_server_that_is_not_there_is_told_without_the_password() -> None:
@@ -590,7 +617,10 @@ def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_without_its_driver_postgresql_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("find", [Store, check])
+def test_without_its_driver_postgresql_says_what_to_install(
+    find: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(StoreError, match=r"penstock\[postgres\]"):
-        Store("postgresql://user@host/name")
+        find("postgresql://user@host/name")

@@ -85,6 +85,11 @@ def _check(options: "Options") -> int:
     talk.table(("model", "deployment", "asks", "at", "by", "price"), _lines(compiled))
     for alias, name in compiled.aliases.items():
         talk.remark(f"{alias} is {name}")
+    refusals = list(serve.refusals(options, compiled))
+    for refusal in refusals:
+        advice.say(refusal.what, refusal.advice)
+    if refusals:
+        return API_ERROR
     where = serve.address(options, compiled)
     keyed = "with a master key" if compiled.settings["master_key"] is not None else "without a master key"
     talk.remark(f"it would listen on {where}:{options.port}, {keyed}")

@@ -28,7 +28,7 @@ from .telling import Telling
 if TYPE_CHECKING:
     from .._native import Gateway
     from .ledger import Observer
-    from .store import Store
+    from .store import Store, StoreError
 
 log = logging.getLogger("penstock.gateway")
 
@@ -336,6 +336,52 @@ def gateway_of(options: Options, compiled: Compiled) -> "Gateway":
         raise _unusable(options, error) from None
 
 
+def refusals(options: Options, compiled: Compiled) -> Iterator[RefusedError]:
+    """What else than the config would keep it from starting, as far as nobody has to be asked and nothing made."""
+    for look in (_look_at_cert, _look_at_database, address):
+        try:
+            look(options, compiled)
+        except RefusedError as error:
+            yield error
+
+
+def _look_at_cert(options: Options, _compiled: Compiled) -> None:
+    from .._native import Gateway
+
+    if options.cert is not None:
+        with _reading_cert():
+            Gateway.check_cert(*options.cert)
+
+
+def _look_at_database(options: Options, compiled: Compiled) -> None:
+    try:
+        from .store import StoreError, check
+    except ModuleNotFoundError as error:
+        raise _without(error) from None
+    url = _database(options, compiled)
+    try:
+        if url is not None:
+            check(url)
+    except StoreError as error:
+        raise _no_database(error) from None
+
+
+@contextmanager
+def _reading_cert() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise RefusedError(f"TLS: {error}", "--ssl-certfile and --ssl-keyfile are files of PEM.") from None
+
+
+def _no_database(error: "StoreError") -> RefusedError:
+    return RefusedError(str(error), "Check general_settings.database_url, and that the database runs.")
+
+
+def _without(error: ModuleNotFoundError) -> RefusedError:
+    return RefusedError(f"the gateway needs {error.name}, which is not installed.", 'pip install "penstock[proxy]"')
+
+
 def _unusable(options: Options, error: ValueError) -> ConfigError:
     """What the native module says of tables. It knows no lines."""
     return ConfigError([Problem("error", options.config or "--model", "", str(error))])
@@ -351,18 +397,18 @@ def _serving(options: Options, compiled: Compiled, gateway: "Gateway", host: str
         from .observe import AccessLog, Spans, exporting
         from .store import Store, StoreError
     except ModuleNotFoundError as error:
-        raise RefusedError(
-            f"the gateway needs {error.name}, which is not installed.", 'pip install "penstock[proxy]"'
-        ) from None
+        raise _without(error) from None
     with ExitStack() as stack:
-        url = _database(options, compiled, stack)
+        url = _database(options, compiled)
+        if url is None:
+            url = stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-")) + "/penstock.db"
         try:
             store = Store(url)
             stack.callback(store.close)
             keyring = Keyring(store, gateway)
             keys = keyring.sync()
         except StoreError as error:
-            raise RefusedError(str(error), "Check general_settings.database_url, and that the database runs.") from None
+            raise _no_database(error) from None
         server = Server(options, compiled, gateway, host)
         server.keys = keys > 0
         settings = compiled.settings
@@ -403,16 +449,12 @@ def _serving(options: Options, compiled: Compiled, gateway: "Gateway", host: str
         yield server
 
 
-def _database(options: Options, compiled: Compiled, stack: ExitStack) -> str:
-    """The URL of the database."""
+def _database(options: Options, compiled: Compiled) -> str | None:
+    """The URL of the database. None: models alone are for a moment, they leave nothing behind."""
     from .store import DEFAULT
 
     url: str | None = compiled.settings["database_url"]
-    if url is None and options.config is None:
-        # Models alone are for a moment: they leave nothing behind.
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-"))
-        return f"sqlite:///{folder}/penstock.db"
-    return url or DEFAULT
+    return url or (None if options.config is None else DEFAULT)
 
 
 def _spill(store: "Store", folder: str | None) -> Path:
@@ -440,12 +482,9 @@ def _spill(store: "Store", folder: str | None) -> Path:
 def _listen(gateway: "Gateway", options: Options, host: str) -> int:
     workers = options.workers or _processors()
     try:
-        return gateway.listen(host, options.port, workers=workers, cert=options.cert)
-    except ValueError as error:
-        raise RefusedError(f"TLS: {error}", "--ssl-certfile and --ssl-keyfile are files of PEM.") from None
+        with _reading_cert():
+            return gateway.listen(host, options.port, workers=workers, cert=options.cert)
     except OSError as error:
-        if options.cert is not None and isinstance(error, FileNotFoundError | PermissionError):
-            raise RefusedError(f"TLS: {error}", "--ssl-certfile and --ssl-keyfile are files of PEM.") from None
         if isinstance(error, PermissionError):
             advice = "Ports below 1024 are for root: --port 4000 is not."
         elif f"(os error {EADDRINUSE})" in str(error):  # it comes as a text

@@ -539,6 +539,41 @@ def _parsed(url: str) -> sa.URL:
     return parsed
 
 
+def check(url: str = DEFAULT) -> None:
+    """Looks at what `Store` needs to open a database, without asking it and without making a file.
+
+    Raises:
+        StoreError: as of `Store`.
+    """
+    parsed = _parsed(url)
+    if parsed.get_backend_name() == "sqlite":
+        _check_file(parsed)
+    else:
+        _open(parsed).dispose()
+
+
+def _check_file(url: sa.URL) -> Path | None:
+    """The file of a database, which may not be there yet. None: it is for SQLite to find."""
+    import sqlite3
+
+    if sqlite3.sqlite_version_info < (3, 35):
+        raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 is the first that tells what it inserted")
+    path = Path(url.database or "")
+    if str(path).startswith("file:"):
+        return None
+    folder = path.absolute().parent
+    try:
+        os.close(os.open(path, os.O_RDWR))
+    except FileNotFoundError:
+        if not folder.is_dir():
+            raise StoreError(f"{path}: there is no folder {folder}") from None
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise StoreError(f"{path}: no file can be made in {folder}") from None
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from None
+    return path
+
+
 def _open(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() == "sqlite":
         return _open_file(url)
@@ -576,12 +611,8 @@ def _open(url: sa.URL) -> sa.Engine:
 
 
 def _open_file(url: sa.URL) -> sa.Engine:
-    import sqlite3
-
-    if sqlite3.sqlite_version_info < (3, 35):
-        raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 is the first that tells what it inserted")
-    path = Path(url.database or "")
-    if not str(path).startswith("file:"):
+    path = _check_file(url)
+    if path is not None:
         try:
             # Whoever else uses this machine has no business in it.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))

@@ -29,6 +29,10 @@ fn wait(seconds: f64) -> Duration {
     network::duration(seconds).unwrap_or(Duration::from_secs(u64::from(u32::MAX)))
 }
 
+fn unusable(error: io::Error) -> PyErr {
+    if error.kind() == io::ErrorKind::InvalidData { PyValueError::new_err(error.to_string()) } else { error.into() }
+}
+
 #[pymethods]
 impl Gateway {
     #[new]
@@ -48,11 +52,13 @@ impl Gateway {
         cert: Option<(PathBuf, PathBuf)>,
     ) -> PyResult<u16> {
         let identity = cert.as_ref().map(|(certificates, key)| Identity { certificates, key });
-        match py.detach(|| self.gateway.listen(host, port, workers, identity)) {
-            Ok(port) => Ok(port),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(PyValueError::new_err(error.to_string())),
-            Err(error) => Err(error.into()),
-        }
+        py.detach(|| self.gateway.listen(host, port, workers, identity)).map_err(unusable)
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (certificates, key, /))]
+    fn check_cert(certificates: PathBuf, key: PathBuf) -> PyResult<()> {
+        Identity { certificates: &certificates, key: &key }.check().map_err(unusable)
     }
 
     #[pyo3(signature = (seconds, /))]

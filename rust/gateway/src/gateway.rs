@@ -39,6 +39,13 @@ pub struct Identity<'p> {
     pub key: &'p Path,
 }
 
+impl Identity<'_> {
+    /// Whether it can be served with, as [`Gateway::listen`] finds it.
+    pub fn check(self) -> io::Result<()> {
+        acceptor(self).map(drop)
+    }
+}
+
 fn read(tables: &[u8]) -> Result<Tables, String> {
     serde_json::from_slice(tables).map_err(|error| error.to_string())
 }
