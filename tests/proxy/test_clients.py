@@ -395,10 +395,11 @@ def python(root: Path) -> Callable[..., Any]:
     folder = root / "target" / "python-clients"
     program, ready = folder / "bin" / "python", folder / ".ready"
     if not ready.exists():
+        install = [str(program), "-m", "pip", "install", "--quiet"]
         for command in (
-            [sys.executable, "-m", "venv", "--clear", folder],
-            [program, "-m", "pip", "install", "--quiet", "pip>=25.1"],
-            [program, "-m", "pip", "install", "--quiet", "--group", f"{root / 'pyproject.toml'}:clients"],
+            [sys.executable, "-m", "venv", "--clear", str(folder)],
+            [*install, "pip>=25.1"],
+            [*install, "--group", f"{root / 'pyproject.toml'}:clients"],
         ):
             made = subprocess.run(command, check=False, capture_output=True, text=True, timeout=400)
             if made.returncode:
@@ -406,7 +407,7 @@ def python(root: Path) -> Callable[..., Any]:
         ready.touch()
 
     def run(code: str, *words: str) -> Any:
-        command = [program, "-c", textwrap.dedent(code), *words]
+        command = [str(program), "-c", textwrap.dedent(code), *words]
         ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
         assert ran.returncode == 0, ran.stderr
         return json.loads(ran.stdout.splitlines()[-1])

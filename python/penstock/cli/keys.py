@@ -4,7 +4,6 @@ A running proxy hears of a change within seconds.
 """
 
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -238,7 +237,7 @@ def _opened(database: str | None, config: Path | None, *, new: bool = False) -> 
     new: a file that is not there is made.
     """
     try:
-        from ..gateway.store import DEFAULT, Store, StoreError
+        from ..gateway.store import DEFAULT, Store, StoreError, file_of
     except ModuleNotFoundError as error:
         raise click.UsageError(
             f"keys need {error.name}, which is not installed: pip install 'penstock[proxy]'",
@@ -247,13 +246,13 @@ def _opened(database: str | None, config: Path | None, *, new: bool = False) -> 
     # In the order that the proxy has.
     named = _named(config) if database is None and config is not None else database
     url = named or os.environ.get("PENSTOCK_DATABASE") or DEFAULT
-    file = _file_of(url)
-    missing = file is not None and not file.exists()
-    if missing and not new:
-        # To look into a database that is not there would make one.
-        what = f"there is no database {file}: --database or --config names another"
-        raise click.UsageError(what, click.get_current_context())
     try:
+        file = file_of(url)
+        missing = file is not None and not file.exists()
+        if missing and not new:
+            # To look into a database that is not there would make one.
+            what = f"there is no database {file}: --database or --config names another"
+            raise click.UsageError(what, click.get_current_context())
         store = Store(url)
         if missing and file is not None:
             remark(f"{file.absolute()} is new: --database or --config names that of a proxy which is elsewhere")
@@ -268,12 +267,6 @@ def _opened(database: str | None, config: Path | None, *, new: bool = False) -> 
         raise click.UsageError(said, click.get_current_context()) from None
     except (StoreError, NotFoundError) as error:
         raise click.UsageError(str(error), click.get_current_context()) from None
-
-
-def _file_of(url: str) -> Path | None:
-    """The file of a database of SQLite; None for another."""
-    file = re.sub(r"^sqlite(\+pysqlite)?:///", "", url).partition("?")[0]
-    return None if "://" in file else Path(file)
 
 
 def _named(config: Path) -> str | None:

@@ -463,7 +463,7 @@ def _spill(store: "Store", folder: str | None) -> Path:
     Raises:
         RefusedError: none can be written there.
     """
-    file = Path(store.url.database or "") if store.url.get_backend_name() == "sqlite" else None
+    file = store.file
     spill = Path("penstock.spill") if file is None else file.with_name(f"{file.name}.spill")
     if folder is not None:
         spill = Path(folder) / spill.name

@@ -133,6 +133,7 @@ class Store:
 
     def __init__(self, url: str = DEFAULT) -> None:
         self.url = _parsed(url)
+        self.file = _file_of(self.url)
         self.shown = self.url.render_as_string(hide_password=True)
         self._closed = False
         self._engine = _open(self.url)
@@ -539,6 +540,20 @@ def _parsed(url: str) -> sa.URL:
     return parsed
 
 
+def file_of(url: str) -> Path | None:
+    """The file of a database of SQLite. None: it is another, or for SQLite to find.
+
+    Raises:
+        StoreError: the URL is none.
+    """
+    return _file_of(_parsed(url))
+
+
+def _file_of(url: sa.URL) -> Path | None:
+    file = url.database if url.get_backend_name() == "sqlite" else None
+    return None if file is None or file.startswith("file:") else Path(file)
+
+
 def check(url: str = DEFAULT) -> None:
     """Looks at what `Store` needs to open a database, without asking it and without making a file.
 
@@ -558,8 +573,8 @@ def _check_file(url: sa.URL) -> Path | None:
 
     if sqlite3.sqlite_version_info < (3, 35):
         raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 is the first that tells what it inserted")
-    path = Path(url.database or "")
-    if str(path).startswith("file:"):
+    path = _file_of(url)
+    if path is None:
         return None
     folder = path.absolute().parent
     try:
