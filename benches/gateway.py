@@ -133,13 +133,16 @@ class Tree:
     def quiet(self) -> float:
         """Its CPU once it has nothing left to do: whoever writes accounts does so when the answers are long sent."""
         deadline = time.monotonic() + PATIENCE
-        now = self.cpu()
+        now, last = self.cpu(), 0.0
         while time.monotonic() < deadline:
             before = now
             time.sleep(QUIET)
             now = self.cpu()
-            if now - before < IDLE * QUIET:
+            spent = now - before
+            # One that always does something, and on some machines more than that, is as quiet as it gets.
+            if spent < IDLE * QUIET or abs(spent - last) < spent / 5:
                 break
+            last = spent
         return now
 
     def memory(self) -> float:

@@ -421,6 +421,19 @@ def test_the_config_is_read_anew_whole_or_not_at_all(start: Any, tmp_path: Path)
     assert "general_settings.log_format has effect with the next start" in warnings
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="external: elsewhere the system's limit may be lower")
+def test_many_may_connect_at_once(start: Any) -> None:
+    proxy = start("--model", "replay/hello")
+    port = int(proxy.url.rpartition(":")[2])
+    proxy.signal(signal.SIGSTOP)
+    with contextlib.ExitStack() as stack:
+        stack.callback(proxy.signal, signal.SIGCONT)
+        begun = time.monotonic()
+        for _ in range(400):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        assert time.monotonic() - begun < 0.9  # one that found no room would try again after a second
+
+
 def test_a_signal_that_comes_before_it_is_waited_for_is_not_lost() -> None:
     heard: list[int] = []
     before = {

@@ -12,6 +12,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{Error as TlsError, ServerConfig};
+use socket2::SockRef;
 use tokio_rustls::TlsAcceptor;
 
 use crate::ledger::Told;
@@ -22,6 +23,9 @@ use crate::tables::Tables;
 
 /// For streams that are cut to say so to their clients, and for these to hear it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Connections that may wait to be accepted. The 128 of the standard library are too few for a client that opens all of
+/// its own at once: the others would try again after a second. The system has a limit of its own.
+const BACKLOG: i32 = 4096;
 /// How often it is looked whether something is still under way.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -69,6 +73,7 @@ impl Gateway {
         let tls = tls.map(acceptor).transpose()?;
         let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
         let listener = TcpListener::bind(addresses.as_slice())?;
+        SockRef::from(&listener).listen(BACKLOG)?;
         if let Some(commons) = &self.shared.state.load().commons {
             commons.start(&self.shared)?;
             commons.wait();
