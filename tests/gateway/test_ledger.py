@@ -61,11 +61,6 @@ class Broken(Store):
             raise StoreDownError("it is down")
         return super().write(rows)
 
-    def change(self) -> int:
-        if self.down:
-            raise StoreDownError("it is down")
-        return super().change()
-
     def changes(self, since: int) -> Any:
         if self.down:
             raise StoreDownError("it is down")

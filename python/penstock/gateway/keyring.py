@@ -48,9 +48,6 @@ class Keyring:
         """
         with self._lock:
             try:
-                if self._seen and self._store.change() == self._seen:
-                    self._put({})
-                    return 0
                 found = self._store.changes(self._seen)
             except StoreDownError:
                 self._put({})

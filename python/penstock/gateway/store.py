@@ -166,13 +166,14 @@ class Store:
 
     @contextmanager
     def _begin(self, *, writes: bool = False, patience: float = PATIENCE) -> Iterator[sa.Connection]:
-        if self._closed:
-            raise StoreDownError(f"{self.shown} was closed")
         with self._told(), self._engines[writes, patience].begin() as connection:
             yield connection
 
     @contextmanager
     def _told(self) -> Iterator[None]:
+        """Whoever asks within it is told by errors of ours."""
+        if self._closed:
+            raise StoreDownError(f"{self.shown} was closed")
         try:
             yield
         except (sa.exc.IntegrityError, sa.exc.DataError):
@@ -286,46 +287,43 @@ class Store:
             gone = connection.execute(sa.update(keys).where(there).values(values).returning(keys.c.id))
             return sorted(gone.scalars())
 
-    def change(self) -> int:
-        """The number of the last change of keys, or of what those with a budget have spent.
-
-        This is asked every other second though nothing happens, so it takes a third of a transaction: by a connection
-        of its own, that has none.
-        """
-        with self._looking:
-            if self._closed:
-                raise StoreDownError(f"{self.shown} was closed")
-            if self._looks is not None:
-                with suppress(sa.exc.DBAPIError):  # it may have broken since
-                    return _change(self._looks)
-                self._look_no_more()
-            with self._told():
-                looks = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-                looks.detach()  # from the pool, whose others have transactions
-                self._looks = looks
-                return _change(looks)
-
-    def _look_no_more(self) -> None:
-        looks, self._looks = self._looks, None
-        if looks is not None:
-            with suppress(sa.exc.DBAPIError):
-                looks.close()
-
     def changes(self, since: int) -> Changes:
         """The keys that were changed since the number of an earlier call; 0: all there are."""
+        if since and self._change() == since:
+            return Changes(number=since, keys=[], dropped=[], whole=False)
         with self._begin() as connection:
             # The number first: what is committed after it was read is seen again next time, not missed.
-            number = connection.execute(sa.select(changes.c.number)).scalar_one()
+            number = _change(connection)
             # A database that was restored from an older copy has not counted so far.
             whole = not since or number < since
             statement = sa.select(keys).where(keys.c.changed > (0 if whole else since)).order_by(keys.c.changed)
-            found = [] if number == since else list(connection.execute(statement).mappings())
+            found = list(connection.execute(statement).mappings())
         return Changes(
             number=number,
             keys=[_key(row) for row in found if row["deleted"] is None],
             dropped=[row["id"] for row in found if row["deleted"] is not None],
             whole=whole,
         )
+
+    def _change(self) -> int:
+        """The number of the last change, by a connection without transactions: it takes a third of one.
+
+        This is asked every other second though nothing happens.
+        """
+        with self._looking, self._told():
+            if self._looks is not None:
+                with suppress(sa.exc.DBAPIError):  # it may have broken since
+                    return _change(self._looks)
+                self._look_no_more()
+            self._looks = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            self._looks.detach()  # from the pool, whose others have transactions
+            return _change(self._looks)
+
+    def _look_no_more(self) -> None:
+        looks, self._looks = self._looks, None
+        if looks is not None:
+            with suppress(sa.exc.DBAPIError):
+                looks.close()
 
     def reset_budgets(self, now: float) -> int:
         """Begins a new period for the keys whose period has ended. Gives how many."""
@@ -698,6 +696,7 @@ def _budgeted(ids: list[str]) -> "sa.ColumnElement[bool]":
 
 
 def _change(connection: sa.Connection) -> int:
+    """The number of the last change of keys, or of what those with a budget have spent."""
     number: int = connection.exec_driver_sql(f"SELECT number FROM {changes.name}").scalar_one()  # noqa: S608
     return number
 

@@ -1,7 +1,6 @@
 //! What each request came to: a row for every one that has ended, until somebody takes it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -120,10 +119,15 @@ pub enum Told {
 /// The rows that nobody has taken yet.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    rows: Mutex<VecDeque<Entry>>,
+    rows: Mutex<Rows>,
     some: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Rows {
+    waiting: VecDeque<Entry>,
     /// No more will come.
-    closed: AtomicBool,
+    closed: bool,
 }
 
 #[derive(Debug)]
@@ -134,7 +138,7 @@ struct Entry {
 }
 
 impl Ledger {
-    fn rows(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+    fn rows(&self) -> MutexGuard<'_, Rows> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -150,22 +154,20 @@ impl Ledger {
 
     fn push(&self, entry: Entry) {
         let mut rows = self.rows();
-        rows.push_back(entry);
-        if rows.len() == 1 {
+        rows.waiting.push_back(entry);
+        if rows.waiting.len() == 1 {
             self.some.notify_one();
         }
     }
 
     /// How many nobody has taken yet.
     pub(crate) fn waiting(&self) -> usize {
-        self.rows().len()
+        self.rows().waiting.len()
     }
 
     /// Nobody has to wait for rows any more.
     pub(crate) fn close(&self) {
-        let rows = self.rows();
-        self.closed.store(true, Ordering::Relaxed);
-        drop(rows);
+        self.rows().closed = true;
         self.some.notify_all();
     }
 
@@ -173,15 +175,15 @@ impl Ledger {
     pub fn take(&self, most: usize, wait: Duration) -> Vec<Told> {
         let until = Instant::now() + wait;
         let mut rows = self.rows();
-        while rows.is_empty() {
+        while rows.waiting.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.closed.load(Ordering::Relaxed) {
+            if left.is_zero() || rows.closed {
                 break;
             }
             rows = self.some.wait_timeout(rows, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        let count = rows.len().min(most);
-        let taken: Vec<_> = rows.drain(..count).collect();
+        let count = rows.waiting.len().min(most);
+        let taken: Vec<_> = rows.waiting.drain(..count).collect();
         drop(rows);
         let told = |Entry { told, key }| {
             if let (Some(key), Told::Row(row)) = (key, &told) {
