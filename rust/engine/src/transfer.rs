@@ -724,6 +724,8 @@ impl Transfer {
         }
     }
 
+    /// Not inlined: what the decoders need of the stack, 53 KB, every read of the common case would touch too.
+    #[inline(never)]
     fn read_coded(&mut self, scratch: &mut [u8]) -> Result<Body<'_>, Error> {
         self.plain.clear();
         loop {

@@ -367,7 +367,9 @@ impl Flow {
         }
     }
 
-    /// The stream has said all. What is left of the body is read aside.
+    /// The stream has said all. What is left of the body is read aside. Not inlined, and the future large: else each
+    /// chunk would have the stack for it.
+    #[inline(never)]
     fn rest(&mut self) {
         let Some(mut upstream) = self.upstream.take().filter(|upstream| !upstream.is_over()) else { return };
         tokio::spawn(async move {

@@ -1,20 +1,26 @@
 //! Sockets in: threads, each with a runtime of its own, that share one listening socket.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::Service;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
+use crate::body::Reply;
 use crate::patient::Patient;
 use crate::route;
 use crate::state::Shared;
@@ -119,7 +125,8 @@ async fn serve(
         match accepted {
             Ok((socket, _)) => {
                 tune(&socket);
-                tokio::spawn(connection(Arc::clone(&shared), socket, tls.clone(), phases.clone()));
+                // Boxed: tokio has room on the stack for twice the future in every poll of it.
+                tokio::spawn(Box::pin(connection(Arc::clone(&shared), socket, tls.clone(), phases.clone())));
             }
             Err(error) if is_of_connection(&error) => {}
             Err(_) => tokio::time::sleep(PAUSE).await,
@@ -158,7 +165,7 @@ async fn connection(
     }
     let shakes_hands = first == [HANDSHAKE];
     match tls {
-        Some(tls) if shakes_hands => match in_time(patience, &mut phases, tls.accept(socket)).await {
+        Some(tls) if shakes_hands => match in_time(patience, &mut phases, handshake(tls, socket)).await {
             Some(Ok(socket)) => requests(shared, socket, phases, patience).await,
             Some(Err(error)) => shared.log(&format!("a TLS handshake failed: {error}")),
             None => {}
@@ -183,6 +190,13 @@ async fn connection(
     }
 }
 
+type Handshake = Pin<Box<dyn Future<Output = io::Result<Box<TlsStream<TcpStream>>>> + Send>>;
+
+/// Boxed, as is what comes of it: both are large, and would be on the stack of whoever polls the connection.
+fn handshake(tls: TlsAcceptor, socket: TcpStream) -> Handshake {
+    Box::pin(async move { tls.accept(socket).await.map(Box::new) })
+}
+
 /// What comes of it. Whoever has asked for nothing is waited for no longer than so, and not when connections close.
 async fn in_time<T>(
     patience: Option<Duration>,
@@ -202,22 +216,7 @@ async fn requests(
     mut phases: watch::Receiver<Phase>,
     patience: Option<Duration>,
 ) {
-    let state = shared.state.load();
-    let (max_head, send) = (state.settings.max_head, duration(state.settings.send_seconds));
-    drop(state);
-    let service = service_fn(move |request| {
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, std::convert::Infallible>(route::answer(shared, request).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // What no clock can tell is no limit.
-        .header_read_timeout(patience.filter(|patience| Instant::now().checked_add(*patience).is_some()))
-        .max_buf_size(BUFFER.max(max_head))
-        // An event with its framing is three small pieces: to copy them together is less than to send them apart.
-        .writev(false)
-        .serve_connection(TokioIo::new(Patient::new(socket, send)), service);
-    let mut connection = std::pin::pin!(connection);
+    let mut connection = speak(shared, socket, patience);
     loop {
         tokio::select! {
             // A client that breaks off is no news.
@@ -232,4 +231,43 @@ async fn requests(
             },
         }
     }
+}
+
+/// Answers the requests of a connection.
+struct Requests {
+    shared: Arc<Shared>,
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<Reply>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Reply>, Infallible>> + Send>>;
+
+    /// Boxed, and not inlined: the future is large, and would be on the stack of whoever polls the connection.
+    #[inline(never)]
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { Ok(route::answer(shared, request).await) })
+    }
+}
+
+/// HTTP on this socket. What this takes of the stack is not taken again whenever something comes.
+#[inline(never)]
+fn speak<T: AsyncRead + AsyncWrite + Unpin>(
+    shared: Arc<Shared>,
+    socket: T,
+    patience: Option<Duration>,
+) -> Pin<Box<http1::Connection<TokioIo<Patient<T>>, Requests>>> {
+    let state = shared.state.load();
+    let (max_head, send) = (state.settings.max_head, duration(state.settings.send_seconds));
+    drop(state);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // What no clock can tell is no limit.
+        .header_read_timeout(patience.filter(|patience| Instant::now().checked_add(*patience).is_some()))
+        .max_buf_size(BUFFER.max(max_head))
+        // An event with its framing is three small pieces: to copy them together is less than to send them apart.
+        .writev(false)
+        .serve_connection(TokioIo::new(Patient::new(socket, send)), Requests { shared });
+    Box::pin(connection)
 }
